@@ -1,0 +1,22 @@
+/* The one run loop of a vCPU, for every engine. */
+#pragma once
+
+#include "cpu/vm.h"
+
+/* Creates vCPU index with its thread, paused until vcpu_start(). 0 or -errno. */
+int vcpu_new(struct vm *, unsigned index, struct err *);
+void vcpu_start(struct vcpu *);
+void vcpu_free(struct vcpu *); /* stops and joins the thread */
+
+/* Stop all vCPUs at a boundary (returns when they stand), and let them go again. Loop thread. */
+void vcpu_pause_all(struct vm *);
+void vcpu_resume_all(struct vm *);
+
+/*
+ * Device accesses, counted as exits, on the vCPU's thread, for engines that carry them out inside
+ * run(). The time is measured one access in 64 and scaled, so that counting costs less than a port.
+ */
+uint64_t vcpu_pio_read(struct vcpu *, uint16_t port, unsigned size);
+void vcpu_pio_write(struct vcpu *, uint16_t port, unsigned size, uint64_t value);
+uint64_t vcpu_mmio_read(struct vcpu *, gpa_t gpa, unsigned size);
+void vcpu_mmio_write(struct vcpu *, gpa_t gpa, unsigned size, uint64_t value);

@@ -1,0 +1,76 @@
+/* One virtual machine: everything hangs off struct vm, nothing is global. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "config/config.h"
+#include "cpu/engine.h"
+#include "event/loop.h"
+#include "mem/bus.h"
+#include "mem/mem.h"
+
+/* How a VM ends, and what umbra's exit status becomes (config.h documents it for users). */
+enum vm_end {
+    VM_RUNNING,
+    VM_END_POWEROFF,     /* the guest switched itself off: 0 */
+    VM_END_RESET,        /* reset requested; becomes an end with --no-reboot: 0 */
+    VM_END_QUIT,         /* the user left by Ctrl-a x or a signal: 0 */
+    VM_END_DEBUG_EXIT,   /* (value << 1) | 1 */
+    VM_END_TRIPLE_FAULT, /* 3 */
+    VM_END_PANIC,        /* the guest said that it panicked: 4 */
+    VM_END_INTERNAL,     /* the engine gave up: 5 */
+};
+
+/* What the interrupt controllers outside the engine offer to it. */
+struct vm_irqchip {
+    void *opaque;
+    int (*extint_ack)(void *opaque);              /* INTA cycle of the 8259 pair: a vector, or -1 when it is gone */
+    void (*eoi)(void *opaque, uint8_t vector);    /* a level-triggered vector was ended: IOAPIC */
+};
+
+#define VCPU_MAX 64
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index; /* = APIC id */
+    pthread_t thread;
+    bool thread_started;
+    void *engine_data; /* the engine's own */
+
+    /* Work for the vCPU's thread, set by anyone, who then calls engine->kick(). */
+    atomic_uint requests; /* enum vcpu_request */
+
+    /* Exits by reason and the time spent outside the guest; written by the vCPU thread only, read relaxed. */
+    atomic_ulong exits[VM_EXIT_REASON_COUNT];
+    atomic_ulong exit_ns[VM_EXIT_REASON_COUNT];
+};
+
+enum vcpu_request {
+    VCPU_STOP = 1 << 0,  /* leave the run loop for good */
+    VCPU_PAUSE = 1 << 1, /* wait at vm->pause (a reset) */
+};
+
+struct vm {
+    struct config config;
+    struct mem mem;
+    struct bus pio, mmio;
+    struct loop *loop; /* runs on the main thread */
+    const struct engine *engine;
+    void *engine_data;
+    struct vm_irqchip irqchip;
+    struct vcpu *vcpus[VCPU_MAX];
+    unsigned vcpu_count;
+
+    pthread_mutex_t lock; /* guards the fields below */
+    pthread_cond_t changed;
+    enum vm_end end;
+    int end_value;     /* VM_END_DEBUG_EXIT: the byte */
+    char end_text[256]; /* a sentence, when there is one to say */
+    unsigned paused;   /* vCPUs waiting */
+
+    uint64_t started_ns; /* CLOCK_MONOTONIC at the first VM entry */
+};
+
+/* Any thread. Ask for the end (the first one wins) or a reset; returns at once, the loop's thread carries it out. */
+void vm_request_end(struct vm *, enum vm_end, int value, const char *text);

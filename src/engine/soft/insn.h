@@ -1,0 +1,80 @@
+/* The instruction record: what decoding makes of guest bytes, for step, sys and translate alike. */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "x86/regs.h"
+
+struct soft_cpu;
+
+#define INSN_MAX_LEN 15
+#define INSN_MAX_OPERANDS 5
+
+/* Popek and Goldberg's distinction, and what a translator has to know beyond it. */
+enum insn_class {
+    INSN_INVALID,   /* #UD: not an instruction, or of a feature that the CPU model does not offer */
+    INSN_INNOCUOUS, /* runs natively on guest registers, its memory operand redirected */
+    INSN_CONTROL,   /* near control flow: jmp, jcc, call, ret, loop */
+    INSN_STACK,     /* push, pop, leave, enter, pusha, popa */
+    INSN_STRING,    /* movs, stos, lods, cmps, scas, with and without rep */
+    INSN_SENSITIVE, /* carried out in C by a sys_ function */
+};
+
+/* What must hold before the instruction may run; checked in this order by step (SDM vol. 3 table 2-2 to 2-4). */
+enum insn_unit { UNIT_GPR, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_AVX512 };
+
+enum operand_kind { OPERAND_NONE, OPERAND_GPR, OPERAND_SEG, OPERAND_CR, OPERAND_DR, OPERAND_VECTOR, OPERAND_OTHER,
+                    OPERAND_MEM, OPERAND_IMM, OPERAND_REL, OPERAND_FAR };
+
+struct insn_operand {
+    uint8_t kind;   /* enum operand_kind */
+    uint8_t reg;    /* number; for 8-bit AH..BH: 4..7 with high set */
+    bool high;      /* AH, CH, DH, BH */
+    bool read, written;
+    uint16_t size;  /* bytes */
+    uint64_t imm;   /* OPERAND_IMM (sign-extended where the encoding does), OPERAND_REL (displacement), OPERAND_FAR (offset) */
+    uint16_t far_sel; /* OPERAND_FAR */
+};
+
+#define REG_NONE 0xff
+
+struct insn_mem {
+    uint8_t seg;   /* effective segment after overrides and defaults */
+    uint8_t base;  /* enum gpr or REG_NONE */
+    uint8_t index; /* enum gpr, vector number when vsib, or REG_NONE */
+    uint8_t scale; /* 1, 2, 4, 8 */
+    bool rip_relative;
+    bool vsib;
+    int64_t disp;
+};
+
+struct insn {
+    uint8_t bytes[INSN_MAX_LEN];
+    uint8_t len;
+    uint8_t cls;        /* enum insn_class */
+    uint8_t unit;       /* enum insn_unit */
+    uint8_t mode_bits;  /* 16, 32, 64: the code segment it was decoded for */
+    uint8_t opsize;     /* effective operand size: 1?, 2, 4, 8 bytes (2, 4, 8 where the opcode has no byte form) */
+    uint8_t addrsize;   /* effective address size: 2, 4, 8 */
+    bool lock, rep, repne; /* rep = F3, repne = F2, as prefixes with that meaning (not mandatory ones) */
+    bool has_mem;       /* mem is an explicit memory operand (not the implicit ones of string and stack instructions) */
+    bool masked_mem;    /* lanes may be suppressed: EVEX mask, vmaskmov, gather, scatter, maskmovdqu */
+    uint8_t operand_count; /* explicit operands, in encoding order (Intel syntax) */
+    uint16_t mnemonic;  /* ZydisMnemonic */
+    struct insn_operand op[INSN_MAX_OPERANDS];
+    struct insn_mem mem;
+    uint16_t mem_size;  /* bytes accessed at mem */
+    bool mem_read, mem_written;
+    uint16_t cpuflags_read;    /* arithmetic flags (FLAG_ARITH bits) */
+    uint16_t cpuflags_written; /* includes undefined ones */
+    uint16_t cpuflags_undefined;
+
+    /* The encoding, for rewriting: offsets into bytes. */
+    uint8_t encoding;   /* ZydisInstructionEncoding: legacy, 3DNOW, XOP, VEX, EVEX */
+    uint8_t rex_off, vex_off, opcode_off, modrm_off, sib_off, disp_off, imm_off; /* 0xff where absent */
+    uint8_t disp_len, imm_len;
+    uint8_t opcode;     /* the last opcode byte */
+    uint8_t opcode_map; /* 0 = one byte, 1 = 0F, 2 = 0F38, 3 = 0F3A */
+    uint8_t modrm;
+    int (*exec)(struct soft_cpu *, const struct insn *); /* classes other than INNOCUOUS; NULL = not carried out */
+};

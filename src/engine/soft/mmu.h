@@ -1,0 +1,60 @@
+/* Guest paging for the software engine: walks, shadow tables, fills and flushes. */
+#pragma once
+
+#include "engine/soft/soft.h"
+
+enum mmu_access {
+    MMU_READ = 0,
+    MMU_WRITE = 1,      /* or read-modify-write */
+    MMU_FETCH = 2,
+    MMU_SUPERVISOR = 4, /* implicit supervisor access whatever the CPL: descriptor tables, TSS, stack of an inner ring */
+    MMU_USER_STACK = 8, /* as if at CPL 3 whatever the CPL */
+};
+
+/* What lies behind one guest page. */
+struct mmu_target {
+    gpa_t gpa;
+    uint8_t *hva; /* NULL: no memory there, or read-only memory on a write: a bus access */
+    bool global;  /* the mapping is global */
+    bool large;
+};
+
+int mmu_init(struct soft_cpu *, struct err *);
+void mmu_fini(struct soft_cpu *);
+
+/*
+ * Walks the guest's tables for gva with permission checks for access (SDM vol. 3 4.6), setting A and D by cmpxchg.
+ * 32-bit callers pass truncated addresses. Paging off: identity. SOFT_OK or SOFT_FAULT (#PF). Canonical checks are the caller's.
+ */
+int mmu_translate(struct soft_cpu *, gva_t gva, unsigned access, struct mmu_target *);
+
+/*
+ * Copies between a buffer and linear memory, across pages and into MMIO. A write checks every page before it writes
+ * the first byte. n at most 4096. buf is plain memory; no libc inside. SOFT_OK or SOFT_FAULT.
+ */
+int mmu_read(struct soft_cpu *, gva_t gva, void *buf, unsigned n, unsigned access);
+int mmu_write(struct soft_cpu *, gva_t gva, const void *buf, unsigned n, unsigned access);
+
+/*
+ * Host pointer to [gva, gva+n) when it lies in one page of RAM; *hva = NULL when it crosses a page or is MMIO
+ * (then use mmu_read/mmu_write). Permission faults as above. A pointer for writing has had translated code of that page dropped.
+ */
+int mmu_host(struct soft_cpu *, gva_t gva, unsigned n, unsigned access, void **hva);
+
+/*
+ * A miss in translated code: fills the shadow entry of gva for the current CPL. SOFT_OK: retry the access.
+ * SOFT_SLOW: step must carry the instruction out (it also raises what there is to raise).
+ */
+int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
+
+/* Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or SOFT_FAULT. */
+int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global);
+
+void mmu_flush_all(struct soft_cpu *);       /* CR0.PG, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed; and the instruction side */
+void mmu_flush_nonglobal(struct soft_cpu *); /* MOV CR3 */
+void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
+
+/* Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table follows at MMU_TABLE_BYTES. */
+#define MMU_TABLE_ENTRIES BIT(36) /* gva bits 12..47 */
+#define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
+uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */

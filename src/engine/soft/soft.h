@@ -1,0 +1,193 @@
+/* The software engine's state: one soft_vm a VM, one soft_cpu a vCPU, and the functions its files offer each other. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cpu/vcpu.h"
+#include "engine/soft/insn.h"
+#include "event/loop.h"
+#include "mem/mem.h"
+#include "x86/msr.h"
+#include "x86/regs.h"
+
+/*
+ * Rules of this folder
+ *
+ * - C code here sees the complete guest state in struct soft_cpu: gpr, rip, rflags and so on. Translated
+ *   code keeps it in host registers and puts it back on its way out.
+ * - Guest vectors, x87 and MXCSR may be live in the host's registers while this code runs
+ *   (soft_cpu.vec_live). So all of this folder is compiled -mgeneral-regs-only, and nothing here may
+ *   call libc (memcpy included) or any other folder's code before soft_vec_park(cpu).
+ * - A function that carries out (part of) a guest instruction returns enum soft_result. On SOFT_FAULT
+ *   the exception is in cpu->exc and the instruction has changed no guest register; the caller just
+ *   returns it upward. Memory already written by the instruction (a string instruction's earlier elements) stays.
+ * - cpu->rip is the address of the running instruction until it commits. Handlers see cpu->next_rip = rip + length
+ *   and change next_rip to branch; step copies next_rip to rip on SOFT_OK.
+ */
+enum soft_result {
+    SOFT_OK = 0,
+    SOFT_FAULT, /* cpu->exc describes the exception */
+    SOFT_EXIT,  /* leave to the run loop: cpu->exit is filled; the instruction is complete (HLT) or cannot be (internal) */
+    SOFT_SLOW,  /* only from mmu_fill(): this access must go through step (MMIO, code page, page crossing) */
+};
+
+struct soft_exception {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2;      /* EXC_PF only; stored into CR2 at delivery */
+    uint64_t dr6;      /* EXC_DB only: bits to set */
+};
+
+struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entries */
+
+struct soft_stats {
+    uint64_t steps, blocks_translated, bytes_translated, block_entries;
+    uint64_t shadow_fills, shadow_fills_failed, flushes_all, flushes_nonglobal, flushes_page, page_walks, code_invalidations;
+    uint64_t exceptions[32], interrupts, nmis, software_interrupts;
+    uint64_t syscalls, msr_accesses, cr_writes, cpuids, hlts;
+};
+
+struct soft_cpu {
+    /* --- reached by translated code at small displacements from the context pointer; order and offsets belong to emit.h --- */
+    uint64_t gpr[GPR_COUNT];
+    uint64_t rip;
+    uint64_t rflags;       /* complete while C runs */
+    uint64_t scratch[16];  /* translated code's own */
+
+    /* --- architectural state --- */
+    uint64_t next_rip;
+    struct cpu_seg seg[SEG_COUNT];
+    struct cpu_seg ldtr, tr;
+    struct cpu_table gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4, efer, apic_base; /* CR8 lives in the LAPIC's TPR */
+    uint64_t xcr0;
+    uint64_t dr[4], dr6, dr7;
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, tsc_aux, spec_ctrl, misc_enable, mtrr_def_type;
+    uint64_t tsc_offset, tsc_adjust; /* guest TSC = host TSC + tsc_offset */
+    uint64_t kvm_system_time, kvm_wall_clock;
+
+    /* Derived from the above by soft_mode_update(). */
+    uint8_t cpl;        /* 0 in real mode */
+    uint8_t code_bits;  /* 16, 32, 64 */
+    uint8_t stack_bits; /* 16, 32, 64 */
+    bool long_mode;     /* EFER.LMA */
+    bool protected_mode;
+
+    /* --- events --- */
+    struct soft_exception exc; /* valid with SOFT_FAULT */
+    bool halted, wait_for_sipi;
+    bool interrupt_shadow;    /* the next instruction runs before any interrupt (STI); set by handlers */
+    bool mov_ss_shadow;       /* the same, holding back debug traps too */
+    bool nmi_masked;
+    atomic_bool nmi_pending;
+    atomic_uint attention;    /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
+    struct vm_exit *exit;     /* where SOFT_EXIT fills in why */
+
+    /* --- vectors --- */
+    bool vec_live; /* guest x87/SSE/AVX state is in the host's registers, not in xsave */
+    uint8_t *xsave; /* XSAVE_MAX bytes, 64-aligned, standard form; exact while !vec_live */
+
+    /* --- parts --- */
+    struct soft_vm *svm;
+    struct vcpu *vcpu;
+    struct soft_mmu *mmu;      /* mmu.h */
+    struct soft_lapic *lapic;  /* lapic.h */
+    struct soft_exec *exec;    /* decode cache, code lookup: step.c, cache.c */
+    struct soft_stats stats;   /* written by the vCPU thread only */
+};
+
+struct soft_vm {
+    struct vm *vm;
+    struct mem *mem;
+    unsigned cpu_count;
+    struct soft_cpu *cpus[VCPU_MAX];
+    uint64_t tsc_hz;
+    struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
+    struct soft_cache *cache; /* cache.h: translated code */
+    pthread_mutex_t lock;
+    bool extint_level;        /* the 8259's INTR */
+};
+
+/* --- vectors: vec.S, vec.c --- */
+
+/* Guest vectors go to cpu->xsave, and the host's x87/MXCSR to the state that C code expects. Cheap when already parked. */
+void soft_vec_park(struct soft_cpu *);
+/* And back into the host's registers. Nothing that uses vectors may run after it. */
+void soft_vec_unpark(struct soft_cpu *);
+
+/* --- raising --- */
+
+static inline int soft_raise(struct soft_cpu *cpu, uint8_t vector) /* no error code */
+{
+    cpu->exc = (struct soft_exception){.vector = vector};
+    return SOFT_FAULT;
+}
+
+static inline int soft_raise_err(struct soft_cpu *cpu, uint8_t vector, uint32_t error)
+{
+    cpu->exc = (struct soft_exception){.vector = vector, .has_error = true, .error = error};
+    return SOFT_FAULT;
+}
+
+/* #PF with its CR2. */
+static inline int soft_raise_pf(struct soft_cpu *cpu, gva_t gva, uint32_t error)
+{
+    cpu->exc = (struct soft_exception){.vector = EXC_PF, .has_error = true, .error = error, .cr2 = gva};
+    return SOFT_FAULT;
+}
+
+/* The engine cannot carry this out: ends the VM with a sentence (parks the vectors first). Returns SOFT_EXIT. */
+int soft_internal(struct soft_cpu *, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* --- operands: operand.c --- */
+
+/* Effective address (offset within its segment) of insn->mem, truncated to the address size. */
+uint64_t soft_ea(const struct soft_cpu *, const struct insn *);
+
+/*
+ * Linear address of offset off in segment seg for an access of size bytes, after limit, type and canonical
+ * checks: #GP(0) or #SS(0). write: the access writes. In 64-bit mode only FS and GS bases count.
+ */
+int soft_linear(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, bool write, gva_t *gva);
+
+/* Operand i of insn as a number (up to 8 bytes), through memory where it is a memory operand. */
+int soft_op_read(struct soft_cpu *, const struct insn *, unsigned i, uint64_t *value);
+int soft_op_write(struct soft_cpu *, const struct insn *, unsigned i, uint64_t value);
+
+/* General registers by operand rules: 1 byte (with high), 2 bytes keep the rest, 4 bytes zero-extend. */
+uint64_t soft_gpr_read(const struct soft_cpu *, unsigned reg, bool high, unsigned size);
+void soft_gpr_write(struct soft_cpu *, unsigned reg, bool high, unsigned size, uint64_t value);
+
+/* Memory of size bytes (up to 8) by segment and offset, with all checks: the explicit form for handlers. */
+int soft_load(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t *value);
+int soft_store(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t value);
+
+/* One push or pop of size bytes at SS:SP with the stack's width; SP changes only on success. */
+int soft_push(struct soft_cpu *, unsigned size, uint64_t value);
+int soft_pop(struct soft_cpu *, unsigned size, uint64_t *value);
+
+/* --- mode: sys_cr.c --- */
+
+/* After a change of CR0, CR4, EFER, CS, SS or RFLAGS.VM: recomputes the derived fields. Does not flush. */
+void soft_mode_update(struct soft_cpu *);
+
+/* --- events: sys_event.c --- */
+
+enum soft_event { EVENT_EXCEPTION, EVENT_SOFTWARE_INT /* INT n, INT3, INTO */, EVENT_EXTERNAL, EVENT_NMI };
+
+/*
+ * Delivers a vector through the IVT or IDT in any mode: gate checks, stack switch (TSS, IST), frame, flags; contributory
+ * faults become #DF, and a fault in that SOFT_EXIT with VM_EXIT_SHUTDOWN. rip is the return address for everything
+ * but faults of an instruction, whose rip it is too. For EVENT_SOFTWARE_INT a fault is returned as SOFT_FAULT (it belongs to
+ * the instruction, rip unchanged); otherwise SOFT_OK (rip is the handler) or SOFT_EXIT.
+ */
+int soft_deliver(struct soft_cpu *, enum soft_event, const struct soft_exception *);
+
+/* --- step: step.c --- */
+
+/* One instruction at cpu->rip, or the delivery of its fault. SOFT_OK or SOFT_EXIT. */
+int soft_step(struct soft_cpu *);
