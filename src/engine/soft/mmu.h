@@ -50,7 +50,7 @@ int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
 /* Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or SOFT_FAULT. */
 int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global);
 
-void mmu_flush_all(struct soft_cpu *);       /* CR0.PG, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed; and the instruction side */
+void mmu_flush_all(struct soft_cpu *);       /* CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed; and the instruction side */
 void mmu_flush_nonglobal(struct soft_cpu *); /* MOV CR3 */
 void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 
@@ -58,3 +58,15 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 #define MMU_TABLE_ENTRIES BIT(36) /* gva bits 12..47 */
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */
+
+/* Work that the paths above put off because it calls the kernel. The run loop calls it when attention was set; parks the vectors. */
+void mmu_maintain(struct soft_cpu *);
+
+/*
+ * True when the four PDPTEs that CR3 points to may be loaded: MOV to CR3, and to CR0 or CR4 where they cause a load, raise #GP(0) otherwise
+ * (SDM vol. 3 4.4.1). Only for PAE paging outside long mode.
+ */
+bool mmu_pdptes_valid(struct soft_cpu *, uint64_t cr3);
+
+/* Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread; smc_protect() uses it. */
+void mmu_revoke(struct soft_cpu *, uint64_t page);

@@ -1,0 +1,7 @@
+/* The KVM paravirtual clock of a vCPU (Linux Documentation/virt/kvm/x86/msr.rst). */
+#pragma once
+
+#include "engine/soft/tsc.h"
+
+/* Writes the vCPU's clock structure again, where the guest has one. Vectors parked. */
+void kvmclock_update(struct soft_cpu *);
