@@ -91,3 +91,83 @@ SYS_HANDLER(sysenter);
 SYS_HANDLER(sysexit);
 
 /* --- sys_cr.c, sys_msr.c, sys_cpuid.c, sys_io.c, sys_string.c, sys_fpu.c, sys_legacy.c --- */
+
+/* --- sys_cr.c: control and debug registers, processor control --- */
+int sys_mov_cr(struct soft_cpu *, const struct insn *);
+int sys_mov_dr(struct soft_cpu *, const struct insn *);
+int sys_clts(struct soft_cpu *, const struct insn *);
+int sys_lmsw(struct soft_cpu *, const struct insn *);
+int sys_smsw(struct soft_cpu *, const struct insn *);
+int sys_invlpg(struct soft_cpu *, const struct insn *);
+int sys_invpcid(struct soft_cpu *, const struct insn *);
+int sys_cache_flush(struct soft_cpu *, const struct insn *);
+int sys_hlt(struct soft_cpu *, const struct insn *);
+int sys_xgetbv(struct soft_cpu *, const struct insn *);
+int sys_xsetbv(struct soft_cpu *, const struct insn *);
+int sys_vmcall(struct soft_cpu *, const struct insn *);
+int sys_undefined(struct soft_cpu *, const struct insn *);
+
+/* Architectural writes with their checks: SOFT_OK, or SOFT_FAULT with #GP(0). For instructions and tests. */
+int sys_write_cr0(struct soft_cpu *, uint64_t value);
+int sys_write_cr3(struct soft_cpu *, uint64_t value);
+int sys_write_cr4(struct soft_cpu *, uint64_t value);
+int sys_write_efer(struct soft_cpu *, uint64_t value);
+
+/* --- sys_msr.c --- */
+int sys_rdmsr(struct soft_cpu *, const struct insn *);
+int sys_wrmsr(struct soft_cpu *, const struct insn *);
+int sys_rdtsc(struct soft_cpu *, const struct insn *);
+int sys_rdtscp(struct soft_cpu *, const struct insn *);
+int sys_rdpid(struct soft_cpu *, const struct insn *);
+int sys_rdpmc(struct soft_cpu *, const struct insn *);
+
+/* One MSR by number, without the privilege check. SOFT_OK, or SOFT_FAULT with #GP(0). */
+int sys_msr_read(struct soft_cpu *, uint32_t msr, uint64_t *value);
+int sys_msr_write(struct soft_cpu *, uint32_t msr, uint64_t value);
+
+/* --- sys_cpuid.c --- */
+int sys_cpuid(struct soft_cpu *, const struct insn *);
+
+/* --- sys_io.c --- */
+int sys_in(struct soft_cpu *, const struct insn *);
+int sys_out(struct soft_cpu *, const struct insn *);
+int sys_ins(struct soft_cpu *, const struct insn *);
+int sys_outs(struct soft_cpu *, const struct insn *);
+
+/* --- sys_string.c --- */
+int sys_movs(struct soft_cpu *, const struct insn *);
+int sys_stos(struct soft_cpu *, const struct insn *);
+int sys_lods(struct soft_cpu *, const struct insn *);
+int sys_cmps(struct soft_cpu *, const struct insn *);
+int sys_scas(struct soft_cpu *, const struct insn *);
+
+/* --- sys_fpu.c --- */
+int sys_fxsave(struct soft_cpu *, const struct insn *);
+int sys_fxrstor(struct soft_cpu *, const struct insn *);
+int sys_xsave(struct soft_cpu *, const struct insn *);
+int sys_xsavec(struct soft_cpu *, const struct insn *);
+int sys_xrstor(struct soft_cpu *, const struct insn *);
+int sys_fnsave(struct soft_cpu *, const struct insn *);
+int sys_frstor(struct soft_cpu *, const struct insn *);
+int sys_fnstenv(struct soft_cpu *, const struct insn *);
+int sys_fldenv(struct soft_cpu *, const struct insn *);
+int sys_ldmxcsr(struct soft_cpu *, const struct insn *);
+int sys_stmxcsr(struct soft_cpu *, const struct insn *);
+
+/* --- sys_legacy.c --- */
+int sys_aaa(struct soft_cpu *, const struct insn *);
+int sys_aas(struct soft_cpu *, const struct insn *);
+int sys_aam(struct soft_cpu *, const struct insn *);
+int sys_aad(struct soft_cpu *, const struct insn *);
+int sys_daa(struct soft_cpu *, const struct insn *);
+int sys_das(struct soft_cpu *, const struct insn *);
+int sys_salc(struct soft_cpu *, const struct insn *);
+int sys_xlat(struct soft_cpu *, const struct insn *);
+int sys_bit_test(struct soft_cpu *, const struct insn *);
+int sys_clzero(struct soft_cpu *, const struct insn *);
+
+/* --- sys_lanes.c --- */
+int sys_maskmov_bytes(struct soft_cpu *, const struct insn *);
+int sys_maskmov(struct soft_cpu *, const struct insn *);
+int sys_gather(struct soft_cpu *, const struct insn *);
+int sys_scatter(struct soft_cpu *, const struct insn *);
