@@ -1,0 +1,47 @@
+/* The I/O APIC: 24 inputs to message-signalled interrupts, version 0x20 (with the EOI register). */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/device.h"
+#include "base/log.h"
+#include "mem/bus.h"
+
+#define IOAPIC_GPA 0xfec00000ULL
+#define IOAPIC_PINS 24
+
+struct ioapic_state {
+    uint64_t redirection[IOAPIC_PINS]; /* with delivery status 0; remote IRR as it stands */
+    uint32_t lines;                    /* inputs that are asserted */
+    uint32_t pending;                  /* edges that came while masked or found nobody */
+    uint8_t id;
+    uint8_t select;
+};
+
+struct ioapic {
+    struct ioapic_state state;
+
+    pthread_mutex_t lock;
+    struct bus *bus;
+    struct bus_range range;
+    int (*msi)(void *opaque, uint64_t addr, uint32_t data);
+    void *opaque;
+    struct log_limit complaints;
+};
+
+/*
+ * mmio: IOAPIC_GPA, 4 KiB. msi: delivers a message in the format of SDM vol. 3 10.11 (level-triggered ones carry bits 15:14 = 11); 0, or
+ * -errno when nobody took it. Called under this device's lock; it must not come back in here.
+ */
+int ioapic_init(struct ioapic *, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque,
+                struct err *);
+void ioapic_fini(struct ioapic *);
+void ioapic_reset(struct ioapic *);
+
+/* Asserts or deasserts input 0-23 (logical level: the polarity bit changes nothing). Any thread. */
+void ioapic_set_line(struct ioapic *, unsigned pin, bool level);
+
+/* A local APIC ended a level-triggered vector: clears remote IRR, and sends again where the input still stands. Any thread. */
+void ioapic_eoi(struct ioapic *, uint8_t vector);
+
+extern const struct device_ops ioapic_device;
