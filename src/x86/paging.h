@@ -58,7 +58,10 @@ static inline unsigned paging_shift(enum paging_mode mode, unsigned level)
     return PAGE_SHIFT + (level - 1) * (mode == PAGING_32 ? 10 : 9);
 }
 
-/* Number of the entry for gva in its table. The PDPT of PAE has four entries; truncated addresses reach no more. */
+/*
+ * Number of the entry for gva in its table. The PDPT of PAE has four entries; truncated addresses reach no
+ * more.
+ */
 static inline unsigned paging_index(enum paging_mode mode, unsigned level, gva_t gva)
 {
     return (gva >> paging_shift(mode, level)) & (mode == PAGING_32 ? 0x3ff : 0x1ff);

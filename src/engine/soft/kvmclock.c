@@ -1,4 +1,4 @@
-/* The KVM paravirtual clock: where the guest asks for it, how its TSC turns into time, and the wall clock at the VM's start. */
+/* The KVM paravirtual clock: how the guest's TSC turns into time, and the wall clock at the VM's start. */
 #include "engine/soft/kvmclock.h"
 
 #include "base/clock.h"
@@ -39,11 +39,13 @@ static void scale(uint64_t hz, uint32_t *mul, int8_t *shift)
         hz <<= 1;
         (*shift)++;
     }
-    *mul = (uint32_t)((NS_PER_SEC << 32) / hz); /* hz is above NS_PER_SEC, so that it fits; 10^9 << 32 fits 64 bits */
+    /* hz is above 10^9 by now, so that the quotient fits; 10^9 << 32 fits 64 bits. */
+    *mul = (uint32_t)((NS_PER_SEC << 32) / hz);
 }
 
 /*
- * Writes body between two versions. A guest may point this at anything: outside of RAM the write is lost, as on KVM.
+ * Writes body between two versions. A guest may point this at anything: outside of RAM the write is lost, as
+ * on KVM.
  */
 static void write_versioned(struct mem *mem, gpa_t gpa, void *body, size_t size)
 {
@@ -51,7 +53,7 @@ static void write_versioned(struct mem *mem, gpa_t gpa, void *body, size_t size)
 
     if (mem_read(mem, gpa, version, sizeof(*version)) < 0)
         return;
-    *version = (*version | 1) + 2; /* odd, and newer */
+    *version = (*version + 1) | 1; /* odd, and newer */
     if (mem_write(mem, gpa, version, sizeof(*version)) < 0)
         return;
     atomic_thread_fence(memory_order_seq_cst);

@@ -1,4 +1,4 @@
-/* The local APIC: accepting, prioritizing and delivering interrupts; IPIs and messages (SDM vol. 3 11.5 to 11.11). */
+/* The local APIC: accepting, prioritizing and delivering interrupts; IPIs and messages (SDM vol. 3 11). */
 #include "engine/soft/lapic.h"
 
 #include <errno.h>
@@ -196,7 +196,10 @@ void lapic_error(struct soft_lapic *l, uint32_t bits, struct soft_cpu *self)
 {
     uint32_t lvt = atomic_load(&l->lvt[LVT_ERROR]);
 
-    /* Only a new kind of error interrupts; an illegal vector in the error entry itself must not come back here. */
+    /*
+     * Only a new kind of error interrupts; an illegal vector in the error entry itself must not come back
+     * here.
+     */
     if (!(~atomic_fetch_or(&l->esr_pending, bits) & bits) || (lvt & LVT_MASKED) || (uint8_t)lvt < 16)
         return;
     accept_fixed(l, (uint8_t)lvt, false, self);

@@ -1,12 +1,15 @@
-/* The local APIC's registers as a guest sees them: the xAPIC page, the x2APIC MSRs, and the state for saving. */
+/* The local APIC's registers as a guest sees them: the xAPIC page, the x2APIC MSRs; and saving them. */
 #include "engine/soft/lapic_state.h"
 #include "engine/soft/mmu.h"
 #include "x86/paging.h"
 
-/* What can be written in an LVT entry (SDM vol. 3 figure 11-8). Bit 12, the delivery status, is always 0 here. */
+/*
+ * What can be written in an LVT entry (SDM vol. 3 figure 11-8). Bit 12, the delivery status, is always 0
+ * here.
+ */
 static const uint32_t lvt_bits[LVT_COUNT] = {
     [LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
-    [LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff, [LVT_ERROR] = 0x100ff,
+    [LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
 };
 
 #define LVT_STATUS BIT(12)
@@ -290,7 +293,8 @@ static int set_apic_base(struct soft_cpu *cpu, uint64_t value)
     if (value & (PTE_BITS(63, GUEST_PHYS_BITS) | PTE_BITS(7, 0) | BIT(9)))
         return soft_raise_err(cpu, EXC_GP, 0);
     /* Figure 11-27: x2APIC is entered from xAPIC mode and left only to disabled. */
-    if (mode == APIC_BASE_X2APIC || (mode == (APIC_BASE_ENABLE | APIC_BASE_X2APIC) && !(old & APIC_BASE_ENABLE)) ||
+    if (mode == APIC_BASE_X2APIC ||
+        (mode == (APIC_BASE_ENABLE | APIC_BASE_X2APIC) && !(old & APIC_BASE_ENABLE)) ||
         (mode == APIC_BASE_ENABLE && (old & APIC_BASE_X2APIC)))
         return soft_raise_err(cpu, EXC_GP, 0);
     __atomic_store_n(&cpu->apic_base, value, __ATOMIC_RELAXED);
@@ -363,7 +367,7 @@ void lapic_set_state(struct soft_cpu *cpu, const struct cpu_state *state)
     l->esr = slots[APIC_ESR >> 4];
     l->icr = slots[APIC_ICR >> 4] & ICR_BITS;
     l->icr_high = slots[APIC_ICR_HIGH >> 4];
-    lapic_timer_load(l, slots[APIC_INITIAL_COUNT >> 4], slots[APIC_CURRENT_COUNT >> 4], slots[APIC_DIVIDE >> 4],
-                     state->tsc_deadline);
+    lapic_timer_load(l, slots[APIC_INITIAL_COUNT >> 4], slots[APIC_CURRENT_COUNT >> 4],
+                     slots[APIC_DIVIDE >> 4], state->tsc_deadline);
     lapic_recheck(l);
 }

@@ -37,16 +37,23 @@ enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 
 /* Delivery modes of LVT entries, the ICR and messages (bits 10:8). */
 #define DELIVERY(word) (((word) >> 8) & 7)
-enum lapic_delivery { DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_STARTUP,
-                      DELIVER_EXTINT };
+enum lapic_delivery {
+    DELIVER_FIXED,
+    DELIVER_LOWEST,
+    DELIVER_SMI,
+    DELIVER_NMI = 4,
+    DELIVER_INIT,
+    DELIVER_STARTUP,
+    DELIVER_EXTINT
+};
 
 #define ESR_SEND_ILLEGAL BIT(5)
 #define ESR_RECEIVE_ILLEGAL BIT(6)
 #define ESR_ILLEGAL_REGISTER BIT(7)
 
 /*
- * Atomic fields are written or read by other threads, which deliver interrupts here. The timer's fields are under lock. The rest
- * belongs to the vCPU's thread.
+ * Atomic fields are written or read by other threads, which deliver interrupts here. The timer's fields are
+ * under lock. The rest belongs to the vCPU's thread.
  */
 struct soft_lapic {
     struct soft_cpu *cpu;
@@ -75,14 +82,14 @@ struct lapic_message {
     uint8_t delivery;
     bool level_triggered;
     bool logical;
-    bool wide;     /* dest has 32 bits (x2APIC), else 8 */
+    bool wide;                      /* dest has 32 bits (x2APIC), else 8 */
     bool to_self, to_all, but_self; /* shorthands, instead of dest */
     uint32_t dest;
 };
 
 /*
- * self, here and below: the vCPU whose thread this is, when it is one that runs guest code (its vectors may be
- * live); NULL for everybody else.
+ * self, here and below: the vCPU whose thread this is, when it is one that runs guest code (its vectors may
+ * be live); NULL for everybody else.
  */
 
 /* Sends to all vCPUs that the message names. True when one accepted it. */
@@ -113,4 +120,5 @@ void lapic_timer_set_deadline(struct soft_lapic *, uint64_t value);
 uint32_t lapic_timer_count(struct soft_lapic *);
 uint64_t lapic_timer_deadline(struct soft_lapic *);
 void lapic_timer_rearm(struct soft_lapic *);
-void lapic_timer_load(struct soft_lapic *, uint32_t initial, uint32_t current, uint32_t divide, uint64_t deadline);
+void lapic_timer_load(struct soft_lapic *, uint32_t initial, uint32_t current, uint32_t divide,
+                      uint64_t deadline);

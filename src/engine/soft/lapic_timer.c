@@ -1,4 +1,5 @@
-/* The local APIC's timer: one-shot, periodic and TSC-deadline, on the I/O loop's timers (SDM vol. 3 11.5.4). */
+/* The local APIC's timer: one-shot, periodic and TSC-deadline, on the I/O loop's timers (SDM vol. 3 11.5.4).
+ */
 #include <errno.h>
 
 #include "base/clock.h"
@@ -101,13 +102,15 @@ void lapic_timer_fini(struct soft_lapic *l)
     pthread_mutex_destroy(&l->lock);
 }
 
-void lapic_timer_load(struct soft_lapic *l, uint32_t initial, uint32_t current, uint32_t divide, uint64_t deadline)
+void lapic_timer_load(struct soft_lapic *l, uint32_t initial, uint32_t current, uint32_t divide,
+                      uint64_t deadline)
 {
     pthread_mutex_lock(&l->lock);
     l->initial_count = initial;
     l->divide = divide & 0xb;
     l->expired = current == 0;
-    l->start_ns = clock_monotonic_ns() - ((uint64_t)(initial - MIN(current, initial)) << divide_shift(l->divide));
+    l->start_ns =
+        clock_monotonic_ns() - ((uint64_t)(initial - MIN(current, initial)) << divide_shift(l->divide));
     l->tsc_deadline = deadline;
     rearm(l);
     pthread_mutex_unlock(&l->lock);

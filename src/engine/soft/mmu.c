@@ -1,10 +1,12 @@
-/* Access to the guest's linear memory: translation, shadow fills, reads and writes, the fetch cache, flushes. */
+/* Access to the guest's linear memory: translation, fills, reads and writes, the fetch cache, flushes. */
 #include "engine/soft/mmu.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include "engine/soft/cache.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/lockstep.h"
 #include "engine/soft/ram.h"
 #include "engine/soft/shadow.h"
 #include "engine/soft/smc.h"
@@ -33,11 +35,20 @@ struct span {
     uint64_t page; /* guest memory's page that may hold code; RAM_NO_PAGE where it cannot */
 };
 
-struct __attribute__((packed, may_alias)) word16 { uint16_t v; };
-struct __attribute__((packed, may_alias)) word32 { uint32_t v; };
-struct __attribute__((packed, may_alias)) word64 { uint64_t v; };
+struct __attribute__((packed, may_alias)) word16 {
+    uint16_t v;
+};
+struct __attribute__((packed, may_alias)) word32 {
+    uint32_t v;
+};
+struct __attribute__((packed, may_alias)) word64 {
+    uint64_t v;
+};
 
-/* memcpy is libc. The usual sizes are one access each, as the guest's other vCPUs expect of an instruction's operand. */
+/*
+ * memcpy is libc. The usual sizes are one access each, as the guest's other vCPUs expect of an instruction's
+ * operand.
+ */
 static void copy(void *to, const void *from, size_t n)
 {
     switch (n) {
@@ -109,13 +120,14 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 /* --- filling --- */
 
 /*
- * Walks and, where the access may go straight to memory from now on, fills the shadow entry. SOFT_FAULT, or SOFT_OK with the span;
- * *filled says whether the next access of this kind finds its entry.
+ * Walks and, where the access may go straight to memory from now on, fills the shadow entry. SOFT_FAULT, or
+ * SOFT_OK with the span; *filled says whether the next access of this kind finds its entry.
  */
 static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struct span *span, bool *filled)
 {
     bool user = mmu_access_is_user(cpu, access), write = access & MMU_WRITE, writable;
     const struct mem_region *r;
+    struct shadow_fill fill;
     struct mmu_mapping m;
     int rc = mmu_walk(cpu, gva, access, &m);
 
@@ -132,7 +144,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
                smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
     if ((write && !writable) || (access & MMU_FETCH))
         return SOFT_OK;
-    shadow_fill(&cpu->mmu->shadow, &(struct shadow_fill){
+    fill = (struct shadow_fill){
         .gva = gva,
         .hva = span->hva - (m.gpa & PAGE_MASK),
         .page = span->page,
@@ -140,7 +152,8 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         .user = user,
         .write = writable,
         .global = m.global,
-    });
+    };
+    shadow_fill(&cpu->mmu->shadow, &fill);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);
@@ -169,7 +182,8 @@ static int span_find(struct soft_cpu *cpu, gva_t gva, unsigned access, struct sp
             shadow_lookup(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
 
         if (addend) {
-            *span = (struct span){.hva = (uint8_t *)(uintptr_t)(addend + gva), .gpa = GPA_INVALID, .page = RAM_NO_PAGE};
+            *span = (struct span){
+                .hva = (uint8_t *)(uintptr_t)(addend + gva), .gpa = GPA_INVALID, .page = RAM_NO_PAGE};
             return SOFT_OK;
         }
     }
@@ -276,6 +290,7 @@ static void span_write(struct soft_cpu *cpu, const struct span *span, const uint
         mmio_write(cpu, span->gpa, from, n);
         return;
     }
+    lockstep_note(cpu, span->hva, n);
     copy(span->hva, from, n);
     /* After the bytes: see smc_written(). */
     if (span->page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span->page))
@@ -314,7 +329,10 @@ int mmu_host(struct soft_cpu *cpu, gva_t gva, unsigned n, unsigned access, void 
     if (rc != SOFT_OK)
         return rc;
     *hva = span.hva;
-    if ((access & MMU_WRITE) && span.hva && span.page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span.page))
+    if ((access & MMU_WRITE) && span.hva)
+        lockstep_note(cpu, span.hva, n);
+    if ((access & MMU_WRITE) && span.hva && span.page != RAM_NO_PAGE &&
+        smc_page_has_code(cpu->svm, span.page))
         smc_written(cpu->svm, span.gpa, n);
     return SOFT_OK;
 }
@@ -342,8 +360,13 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
             *global = m.global;
             return SOFT_OK;
         }
-        *f = (struct fetch_entry){.tag = tag, .gen = mmu->fetch_gen[m.global], .global = m.global,
-                                  .gpa = m.gpa - off, .hva = r->hva + (m.gpa - off - r->gpa)};
+        *f = (struct fetch_entry){
+            .tag = tag,
+            .gen = mmu->fetch_gen[m.global],
+            .global = m.global,
+            .gpa = m.gpa - off,
+            .hva = r->hva + (m.gpa - off - r->gpa),
+        };
         shadow_note_large(&mmu->shadow, gva, m.shift);
     }
     *gpa = f->gpa + off;
@@ -370,6 +393,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
     shadow_flush(&cpu->mmu->shadow, true);
     fetch_flush(cpu->mmu, false);
     fetch_flush(cpu->mmu, true);
+    jump_flush_all(cpu);
 }
 
 void mmu_flush_nonglobal(struct soft_cpu *cpu)
@@ -377,6 +401,7 @@ void mmu_flush_nonglobal(struct soft_cpu *cpu)
     cpu->stats.flushes_nonglobal++;
     shadow_flush(&cpu->mmu->shadow, false);
     fetch_flush(cpu->mmu, false);
+    jump_flush_nonglobal(cpu);
 }
 
 void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
@@ -387,9 +412,12 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
     if (shadow_flush_page(&cpu->mmu->shadow, gva)) {
         fetch_flush(cpu->mmu, false);
         fetch_flush(cpu->mmu, true);
-    } else if (((f->tag ^ gva) & ~PAGE_MASK) == 0) {
-        f->gen = 0;
+        jump_flush_all(cpu);
+        return;
     }
+    if (((f->tag ^ gva) & ~PAGE_MASK) == 0)
+        f->gen = 0;
+    jump_flush_page(cpu, gva);
 }
 
 void mmu_revoke(struct soft_cpu *cpu, uint64_t page)

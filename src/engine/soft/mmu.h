@@ -5,9 +5,10 @@
 
 enum mmu_access {
     MMU_READ = 0,
-    MMU_WRITE = 1,      /* or read-modify-write */
+    MMU_WRITE = 1, /* or read-modify-write */
     MMU_FETCH = 2,
-    MMU_SUPERVISOR = 4, /* implicit supervisor access whatever the CPL: descriptor tables, TSS, stack of an inner ring */
+    /* Implicit supervisor access whatever the CPL: descriptor tables, TSS, stack of an inner ring. */
+    MMU_SUPERVISOR = 4,
     MMU_USER_STACK = 8, /* as if at CPL 3 whatever the CPL */
 };
 
@@ -23,21 +24,23 @@ int mmu_init(struct soft_cpu *, struct err *);
 void mmu_fini(struct soft_cpu *);
 
 /*
- * Walks the guest's tables for gva with permission checks for access (SDM vol. 3 4.6), setting A and D by cmpxchg.
- * 32-bit callers pass truncated addresses. Paging off: identity. SOFT_OK or SOFT_FAULT (#PF). Canonical checks are the caller's.
+ * Walks the guest's tables for gva with permission checks for access (SDM vol. 3 4.6), setting A and D by
+ * cmpxchg. 32-bit callers pass truncated addresses. Paging off: identity. SOFT_OK or SOFT_FAULT (#PF).
+ * Canonical checks are the caller's.
  */
 int mmu_translate(struct soft_cpu *, gva_t gva, unsigned access, struct mmu_target *);
 
 /*
- * Copies between a buffer and linear memory, across pages and into MMIO. A write checks every page before it writes
- * the first byte. n at most 4096. buf is plain memory; no libc inside. SOFT_OK or SOFT_FAULT.
+ * Copies between a buffer and linear memory, across pages and into MMIO. A write checks every page before it
+ * writes the first byte. n at most 4096. buf is plain memory; no libc inside. SOFT_OK or SOFT_FAULT.
  */
 int mmu_read(struct soft_cpu *, gva_t gva, void *buf, unsigned n, unsigned access);
 int mmu_write(struct soft_cpu *, gva_t gva, const void *buf, unsigned n, unsigned access);
 
 /*
  * Host pointer to [gva, gva+n) when it lies in one page of RAM; *hva = NULL when it crosses a page or is MMIO
- * (then use mmu_read/mmu_write). Permission faults as above. A pointer for writing has had translated code of that page dropped.
+ * (then use mmu_read/mmu_write). Permission faults as above. A pointer for writing has had translated code of
+ * that page dropped.
  */
 int mmu_host(struct soft_cpu *, gva_t gva, unsigned n, unsigned access, void **hva);
 
@@ -47,26 +50,39 @@ int mmu_host(struct soft_cpu *, gva_t gva, unsigned n, unsigned access, void **h
  */
 int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
 
-/* Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or SOFT_FAULT. */
+/*
+ * Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or
+ * SOFT_FAULT.
+ */
 int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global);
 
-void mmu_flush_all(struct soft_cpu *);       /* CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed; and the instruction side */
-void mmu_flush_nonglobal(struct soft_cpu *); /* MOV CR3 */
+/* Each also empties the instruction side. All: CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed. */
+void mmu_flush_all(struct soft_cpu *);
+void mmu_flush_nonglobal(struct soft_cpu *);       /* MOV CR3 */
 void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 
-/* Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table follows at MMU_TABLE_BYTES. */
+/*
+ * Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table
+ * follows at MMU_TABLE_BYTES.
+ */
 #define MMU_TABLE_ENTRIES BIT(36) /* gva bits 12..47 */
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */
 
-/* Work that the paths above put off because it calls the kernel. The run loop calls it when attention was set; parks the vectors. */
+/*
+ * Work that the paths above put off because it calls the kernel. The run loop calls it when attention was
+ * set; parks the vectors.
+ */
 void mmu_maintain(struct soft_cpu *);
 
 /*
- * True when the four PDPTEs that CR3 points to may be loaded: MOV to CR3, and to CR0 or CR4 where they cause a load, raise #GP(0) otherwise
- * (SDM vol. 3 4.4.1). Only for PAE paging outside long mode.
+ * True when the four PDPTEs that CR3 points to may be loaded: MOV to CR3, and to CR0 or CR4 where they cause
+ * a load, raise #GP(0) otherwise (SDM vol. 3 4.4.1). Only for PAE paging outside long mode.
  */
 bool mmu_pdptes_valid(struct soft_cpu *, uint64_t cr3);
 
-/* Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread; smc_protect() uses it. */
+/*
+ * Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread; smc_protect()
+ * uses it.
+ */
 void mmu_revoke(struct soft_cpu *, uint64_t page);

@@ -47,7 +47,10 @@ static void *reserve(size_t bytes, void *at)
 
     if (p == MAP_FAILED)
         return NULL;
-    /* Touched sparsely: a huge page would be 2 MiB for a few entries. Both calls are advice: their failure changes no result. */
+    /*
+     * Touched sparsely: a huge page would be 2 MiB for a few entries. Both calls are advice: their failure
+     * changes no result.
+     */
     (void)madvise(p, bytes, MADV_NOHUGEPAGE);
     (void)madvise(p, bytes, MADV_DONTDUMP);
     return p;
@@ -77,9 +80,10 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     if (ok && s->regions && s->giants)
         return 0;
     shadow_fini(s);
-    return err_set(e, ENOMEM,
-                   "cannot reserve 2 TiB of address space for the shadow page tables of a vCPU; "
-                   "\"ulimit -v unlimited\" and vm.overcommit_memory 0 or 1 allow it (no memory is used by it)");
+    return err_set(
+        e, ENOMEM,
+        "cannot reserve 2 TiB of address space for the shadow page tables of a vCPU; "
+        "\"ulimit -v unlimited\" and vm.overcommit_memory 0 or 1 allow it (no memory is used by it)");
 }
 
 void shadow_fini(struct soft_shadow *s)
@@ -242,8 +246,8 @@ bool shadow_maintain(struct soft_shadow *s)
     if (!s->reclaim)
         return false;
     /*
-     * Mapping anew frees the host's page tables too, which MADV_DONTNEED keeps. Replacing a mapping by one of the same size needs nothing
-     * that the kernel could refuse.
+     * Mapping anew frees the host's page tables too, which MADV_DONTNEED keeps. Replacing a mapping by one of
+     * the same size needs nothing that the kernel could refuse.
      */
     for (unsigned user = 0; user < 2; user++) {
         void *p = reserve(2 * MMU_TABLE_BYTES, s->table[user]);

@@ -7,19 +7,19 @@
 /*
  * Theory of operation
  *
- * A struct soft_shadow is one address space's view: a read and a write table for user code and the same for supervisor
- * code. Translated code reads the tables; only the owning vCPU's thread writes them. It is one object so that a
- * vCPU may later keep one per PCID.
+ * A struct soft_shadow is one address space's view: a read and a write table for user code and the same for
+ * supervisor code. Translated code reads the tables; only the owning vCPU's thread writes them. It is one
+ * object so that a vCPU may later keep one per PCID.
  *
  * Every fill appends a record (which entry, of which table, written too or not) to one of two lists, for
- * global and for other mappings. A flush walks the list and zeroes what it names: its cost is what was filled, not what
- * could have been. The records are also linked by guest page, which is the reverse map.
+ * global and for other mappings. A flush walks the list and zeroes what it names: its cost is what was
+ * filled, not what could have been. The records are also linked by guest page, which is the reverse map.
  *
- * A record may be stale: its entry was zeroed by INVLPG and perhaps filled again for another page. That is harmless, because zeroing an
- * entry only costs a fill. A full list is flushed.
+ * A record may be stale: its entry was zeroed by INVLPG and perhaps filled again for another page. That is
+ * harmless, because zeroing an entry only costs a fill. A full list is flushed.
  *
- * Nothing here calls libc but shadow_init(), shadow_fini() and shadow_maintain(): all memory is reserved at the
- * start and populated by the kernel on first touch.
+ * Nothing here calls libc but shadow_init(), shadow_fini() and shadow_maintain(): all memory is reserved at
+ * the start and populated by the kernel on first touch.
  */
 
 /* Records a list holds. A stress build makes it small. */
@@ -40,13 +40,13 @@ struct shadow_list {
 };
 
 struct soft_shadow {
-    uint64_t *table[2];        /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
+    uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
     struct shadow_list list[2]; /* [global] */
-    uint8_t *regions;          /* per 2 MiB of gva: which table pages are populated, and whether a large page was filled */
-    uint8_t *giants;           /* per 1 GiB of gva: whether a 1 GiB page was filled */
-    uint64_t page_count;       /* of guest memory */
-    uint32_t populated;        /* table pages */
-    bool reclaim;              /* populated went past its limit: shadow_maintain() has work */
+    uint8_t *regions;    /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
+    uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */
+    uint64_t page_count; /* of guest memory */
+    uint32_t populated;  /* table pages */
+    bool reclaim;        /* populated went past its limit: shadow_maintain() has work */
 };
 
 int shadow_init(struct soft_shadow *, uint64_t page_count, struct err *);
@@ -54,9 +54,9 @@ void shadow_fini(struct soft_shadow *);
 
 struct shadow_fill {
     gva_t gva;
-    uint8_t *hva;     /* of the page's first byte */
-    uint64_t page;    /* its index in guest memory */
-    unsigned shift;   /* of the guest's mapping: 12, 21, 22 or 30 */
+    uint8_t *hva;   /* of the page's first byte */
+    uint64_t page;  /* its index in guest memory */
+    unsigned shift; /* of the guest's mapping: 12, 21, 22 or 30 */
     bool user, write, global;
 };
 
@@ -66,19 +66,26 @@ void shadow_fill(struct soft_shadow *, const struct shadow_fill *);
 /* The entry for gva: hva - gva of its page, or 0. */
 uint64_t shadow_lookup(const struct soft_shadow *, gva_t gva, bool user, bool write);
 
-/* The mapping at gva was (also) used in another way, by the instruction side: makes shadow_flush_page() answer for large pages. */
+/*
+ * The mapping at gva was (also) used in another way, by the instruction side: makes shadow_flush_page()
+ * answer for large pages.
+ */
 void shadow_note_large(struct soft_shadow *, gva_t gva, unsigned shift);
 
 void shadow_flush(struct soft_shadow *, bool global_too);
 
 /*
- * INVLPG: drops gva in all tables, and everything that was filled from the same large page (SDM vol. 3 4.10.4.1).
- * True when the page may have been large, so that other caches must forget more than this one page.
+ * INVLPG: drops gva in all tables, and everything that was filled from the same large page (SDM vol.
+ * 3 4.10.4.1). True when the page may have been large, so that other caches must forget more than this one
+ * page.
  */
 bool shadow_flush_page(struct soft_shadow *, gva_t gva);
 
 /* Zeroes every write entry that maps this page of guest memory. */
 void shadow_revoke(struct soft_shadow *, uint64_t page);
 
-/* Gives the tables back to the kernel if they grew too big; empties them then. Calls the kernel. True when it did. */
+/*
+ * Gives the tables back to the kernel if they grew too big; empties them then. Calls the kernel. True when it
+ * did.
+ */
 bool shadow_maintain(struct soft_shadow *);

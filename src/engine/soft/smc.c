@@ -1,4 +1,5 @@
-/* Which guest pages hold translated code: marks, revocation of write entries, and dropping code that was written to. */
+/* Which guest pages hold translated code: marks, revocation of write entries, dropping what was written to.
+ */
 #include "engine/soft/smc.h"
 
 #include <errno.h>

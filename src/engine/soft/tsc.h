@@ -10,8 +10,13 @@ uint64_t tsc_to_ns(const struct soft_vm *, uint64_t ticks);
 /* CLOCK_MONOTONIC ns at which the guest's TSC reaches value (now or earlier: a past time). */
 uint64_t tsc_deadline_ns(const struct soft_cpu *, uint64_t value);
 
-/* KVM clock MSRs (Documentation/virt/kvm/x86/msr.rst): write the pvclock structure or the wall clock into guest memory. */
+/*
+ * KVM clock MSRs (Documentation/virt/kvm/x86/msr.rst): write the pvclock structure or the wall clock into
+ * guest memory.
+ */
 int kvmclock_msr_write(struct soft_cpu *, uint32_t msr, uint64_t value);
 
-/* After a write to MSR_TSC or MSR_TSC_ADJUST changed tsc_offset: the deadline timer and the KVM clock follow. */
+/*
+ * After a write to MSR_TSC or MSR_TSC_ADJUST changed tsc_offset: the deadline timer and the KVM clock follow.
+ */
 void tsc_changed(struct soft_cpu *);
