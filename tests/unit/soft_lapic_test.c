@@ -511,6 +511,29 @@ static void one_shot_fires_once_and_not_early(void **state)
     assert_int_equal(takers(f, 0x60), 0);
 }
 
+static void a_shot_that_ends_while_masked_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct soft_cpu *cpu = &f->cpu[0];
+
+    enable_all(f);
+    lapic_mmio_write(cpu, APIC_DIVIDE, 0xb);
+    lapic_mmio_write(cpu, APIC_LVT, 0x10060);
+    lapic_mmio_write(cpu, APIC_INITIAL_COUNT, 1000);
+    advance(500);
+    assert_int_equal(lapic_mmio_read(cpu, APIC_CURRENT_COUNT), 500);
+    advance(1000);
+    lapic_mmio_write(cpu, APIC_LVT, 0x60);
+    advance(1000);
+    assert_int_equal(takers(f, 0x60), 0);
+    lapic_mmio_write(cpu, APIC_LVT, 0x10060);
+    lapic_mmio_write(cpu, APIC_INITIAL_COUNT, 1000);
+    advance(500);
+    lapic_mmio_write(cpu, APIC_LVT, 0x60); /* in time */
+    advance(500);
+    assert_int_equal(takers(f, 0x60), 1);
+}
+
 static void each_divider_divides(void **state)
 {
     static const unsigned by[8] = {2, 4, 8, 16, 32, 64, 128, 1};
@@ -756,6 +779,7 @@ int main(void)
         LAPIC_TEST(nmi_ipis_and_illegal_vectors),
         LAPIC_TEST(extint_passes_through_lint0),
         LAPIC_TEST(one_shot_fires_once_and_not_early),
+        LAPIC_TEST(a_shot_that_ends_while_masked_is_lost),
         LAPIC_TEST(each_divider_divides),
         LAPIC_TEST(periodic_keeps_its_grid_and_does_not_flood),
         LAPIC_TEST(tsc_deadline_fires_and_clears_itself),

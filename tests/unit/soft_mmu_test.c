@@ -11,6 +11,7 @@
 
 #include "engine/soft/cache.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/shadow.h"
 #include "engine/soft/smc.h"
@@ -61,6 +62,13 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
 {
     (void)svm;
     seen.dropped[seen.drop_count++ % 64] = page;
+}
+
+void lockstep_note(struct soft_cpu *cpu, uint8_t *hva, unsigned n)
+{
+    (void)cpu;
+    (void)hva;
+    (void)n;
 }
 
 void jump_flush_all(struct soft_cpu *cpu)

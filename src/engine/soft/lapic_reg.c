@@ -105,7 +105,10 @@ static void send_ipi(struct soft_lapic *l)
 {
     bool x2 = lapic_is_x2apic(l->cpu);
     unsigned shorthand = ICR_SHORTHAND(l->icr);
-    struct lapic_message m = {
+    struct lapic_message m;
+
+    soft_vec_park(l->cpu); /* other vCPUs are kicked through libc */
+    m = (struct lapic_message){
         .vector = (uint8_t)l->icr,
         .delivery = DELIVERY(l->icr),
         .logical = l->icr & ICR_LOGICAL,
@@ -115,7 +118,6 @@ static void send_ipi(struct soft_lapic *l)
         .to_all = shorthand >= 2,
         .but_self = shorthand == 3,
     };
-
     /* INIT level de-assert set arbitration ids on processors of old; now it does nothing (11.6.1). */
     if (m.delivery == DELIVER_INIT && (l->icr & ICR_TRIGGER_LEVEL) && !(l->icr & ICR_LEVEL))
         return;

@@ -126,6 +126,9 @@ void lapic_timer_set_lvt(struct soft_lapic *l, uint32_t value)
     uint32_t old;
 
     pthread_mutex_lock(&l->lock);
+    /* A one-shot that ran out while masked has passed unseen. */
+    if (timer_mode(l) == TIMER_ONE_SHOT && clock_monotonic_ns() - l->start_ns >= period_ns(l))
+        l->expired = true;
     old = atomic_exchange(&l->lvt[LVT_TIMER], value);
     /* 11.5.4.1: going to or from TSC-deadline mode disarms the timer. */
     if ((LVT_TIMER_MODE(old) == TIMER_TSC_DEADLINE) != (LVT_TIMER_MODE(value) == TIMER_TSC_DEADLINE)) {
