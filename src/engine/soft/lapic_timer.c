@@ -127,9 +127,11 @@ void lapic_timer_set_lvt(struct soft_lapic *l, uint32_t value)
 
     pthread_mutex_lock(&l->lock);
     /* A one-shot that ran out while masked has passed unseen. */
-    if (timer_mode(l) == TIMER_ONE_SHOT && clock_monotonic_ns() - l->start_ns >= period_ns(l))
+    old = atomic_load(&l->lvt[LVT_TIMER]);
+    if ((old & LVT_MASKED) && timer_mode(l) == TIMER_ONE_SHOT &&
+        clock_monotonic_ns() - l->start_ns >= period_ns(l))
         l->expired = true;
-    old = atomic_exchange(&l->lvt[LVT_TIMER], value);
+    atomic_store(&l->lvt[LVT_TIMER], value);
     /* 11.5.4.1: going to or from TSC-deadline mode disarms the timer. */
     if ((LVT_TIMER_MODE(old) == TIMER_TSC_DEADLINE) != (LVT_TIMER_MODE(value) == TIMER_TSC_DEADLINE)) {
         l->tsc_deadline = 0;
