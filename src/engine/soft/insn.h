@@ -20,6 +20,13 @@ enum insn_class {
     INSN_SENSITIVE, /* carried out in C by a sys_ function */
 };
 
+/* Where the encoding names a general register, for rewriting. */
+struct insn_field {
+    uint8_t gpr; /* guest register or REG_NONE */
+    uint8_t size; /* bytes */
+    bool read, written;
+};
+
 /* What must hold before the instruction may run; checked in this order by step (SDM vol. 3 table 2-2 to 2-4). */
 enum insn_unit { UNIT_GPR, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_AVX512 };
 
@@ -63,6 +70,13 @@ struct insn {
     uint16_t mnemonic;  /* ZydisMnemonic */
     struct insn_operand op[INSN_MAX_OPERANDS];
     struct insn_mem mem;
+    bool implicit_mem;     /* accesses memory that no operand of the encoding names */
+    bool nop;              /* a hint or reserved NOP: nothing happens, its operand is not accessed */
+    bool too_long;         /* more than 15 bytes: #GP, not #UD */
+    bool compressed;       /* EVEX compress/expand: the active lanes lie side by side in memory */
+    bool broadcast;        /* the memory operand serves every lane: any active lane needs it */
+    uint8_t mask_reg;      /* opmask of masked_mem: 1..7 */
+    uint8_t mem_elem;      /* bytes of one element of the memory operand */
     uint16_t mem_size;  /* bytes accessed at mem */
     bool mem_read, mem_written;
     uint16_t cpuflags_read;    /* arithmetic flags (FLAG_ARITH bits) */
@@ -71,10 +85,36 @@ struct insn {
 
     /* The encoding, for rewriting: offsets into bytes. */
     uint8_t encoding;   /* ZydisInstructionEncoding: legacy, 3DNOW, XOP, VEX, EVEX */
-    uint8_t rex_off, vex_off, opcode_off, modrm_off, sib_off, disp_off, imm_off; /* 0xff where absent */
-    uint8_t disp_len, imm_len;
+    uint8_t vex_off, modrm_off, imm_off; /* 0xff where absent */
+    uint8_t imm_len;
+    uint8_t rex;        /* the REX byte, 0 where absent */
+    uint8_t prefix;     /* mandatory prefix or REP/REPNE to copy: 0xf2, 0xf3 or 0 */
+    bool prefix66;      /* 0x66 in 64-bit form: mandatory, or for 16-bit operands */
     uint8_t opcode;     /* the last opcode byte */
     uint8_t opcode_map; /* 0 = one byte, 1 = 0F, 2 = 0F38, 3 = 0F3A */
     uint8_t modrm;
+    bool high_byte;     /* AH, CH, DH or BH is an operand: no REX possible */
+    struct insn_field reg, rm, vvvv, opc; /* GPRs in ModRM.reg, ModRM.rm, VEX.vvvv and the opcode's low bits */
+    uint16_t gprs_used; /* bit n: GPR n is an operand, explicit or implicit (not as a part of an address) */
     int (*exec)(struct soft_cpu *, const struct insn *); /* classes other than INNOCUOUS; NULL = not carried out */
 };
+
+struct soft_vm;
+
+/*
+ * Decodes the instruction in bytes[0..avail) for a code segment of 16, 32 or 64 bits. Returns 0; -EAGAIN when avail is
+ * too short; otherwise insn->cls may be INSN_INVALID. Calls Zydis: vectors must be parked.
+ */
+int insn_decode(const struct soft_vm *, struct insn *, const uint8_t *bytes, unsigned avail, unsigned mode_bits);
+
+/* Where a rewritten instruction finds its operands on the host. */
+struct insn_rewrite {
+    uint8_t map[GPR_COUNT]; /* guest GPR -> host GPR, for explicit operands */
+    uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index] */
+    uint8_t mem_index;      /* or REG_NONE */
+};
+
+#define INSN_REWRITE_MAX 20
+
+/* The same operation in 64-bit encoding on other registers. Returns the length, or -1 where no encoding exists. */
+int insn_rewrite(const struct insn *, const struct insn_rewrite *, uint8_t out[INSN_REWRITE_MAX]);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "cpu/vcpu.h"
 #include "engine/soft/insn.h"
 #include "event/loop.h"
@@ -50,11 +51,11 @@ struct soft_stats {
 };
 
 struct soft_cpu {
-    /* --- reached by translated code at small displacements from the context pointer; order and offsets belong to emit.h --- */
+    /* --- reached by translated code at small displacements from the context pointer; order and offsets: ctx.h --- */
     uint64_t gpr[GPR_COUNT];
     uint64_t rip;
     uint64_t rflags;       /* complete while C runs */
-    uint64_t scratch[16];  /* translated code's own */
+    uint64_t slot[16];     /* translated code's own: ctx.h */
 
     /* --- architectural state --- */
     uint64_t next_rip;
@@ -83,20 +84,38 @@ struct soft_cpu {
     bool interrupt_shadow;    /* the next instruction runs before any interrupt (STI); set by handlers */
     bool mov_ss_shadow;       /* the same, holding back debug traps too */
     bool nmi_masked;
+    uint8_t debug_hit;        /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
     atomic_uint attention;    /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
     struct vm_exit *exit;     /* where SOFT_EXIT fills in why */
 
     /* --- vectors --- */
     bool vec_live; /* guest x87/SSE/AVX state is in the host's registers, not in xsave */
+    uint64_t vec_mask; /* components that the guest may ever use, a subset of the host's XCR0 */
     uint8_t *xsave; /* XSAVE_MAX bytes, 64-aligned, standard form; exact while !vec_live */
+
+    /* What a signal said about a fault in guest code: recover.c. */
+    struct {
+        int trapno;  /* exception vector */
+        uint64_t error;
+        uint64_t pc; /* host address */
+    } host_fault;
+
+    uint64_t *gs_table;  /* what the host's GS base holds: mmu_table() of the privilege that ran last */
+    uint32_t run_units;  /* the units (cache.h) that the jump caches are for */
+    atomic_uint asleep;  /* the thread waits on attention */
+    struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
+    void *alt_stack; /* for signals while guest code has the stack pointer */
 
     /* --- parts --- */
     struct soft_vm *svm;
     struct vcpu *vcpu;
     struct soft_mmu *mmu;      /* mmu.h */
     struct soft_lapic *lapic;  /* lapic.h */
-    struct soft_exec *exec;    /* decode cache, code lookup: step.c, cache.c */
+    struct soft_exec *exec;    /* step.h: decode cache and stubs */
+    struct trans *trans;       /* translate.h: the translator's work space */
+    struct lockstep *lockstep; /* lockstep.h; NULL unless compared */
+    struct jump_cache *jump;   /* cache.h: [JUMP_CACHES] rip -> code, by the low bits of the block mode */
     struct soft_stats stats;   /* written by the vCPU thread only */
 };
 
@@ -106,8 +125,15 @@ struct soft_vm {
     unsigned cpu_count;
     struct soft_cpu *cpus[VCPU_MAX];
     uint64_t tsc_hz;
+    uint64_t tsc_mult;  /* ns per tick << 48 */
+    uint64_t tsc_base;  /* host TSC when the VM's clock (kvmclock) was 0 */
     struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
     struct soft_cache *cache; /* cache.h: translated code */
+    bool count_insns;         /* translated code counts what it executes */
+    bool step_only;           /* no translation */
+    bool lockstep;            /* every block is compared with step */
+    struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
+    struct log_limit msr_log; /* unknown MSRs */
     pthread_mutex_t lock;
     bool extint_level;        /* the 8259's INTR */
 };
@@ -166,6 +192,9 @@ void soft_gpr_write(struct soft_cpu *, unsigned reg, bool high, unsigned size, u
 int soft_load(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t *value);
 int soft_store(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t value);
 
+/* SOFT_FAULT unless every page of [gva, gva+n) may be written; writes nothing. */
+int soft_check_write(struct soft_cpu *, gva_t gva, unsigned n);
+
 /* One push or pop of size bytes at SS:SP with the stack's width; SP changes only on success. */
 int soft_push(struct soft_cpu *, unsigned size, uint64_t value);
 int soft_pop(struct soft_cpu *, unsigned size, uint64_t *value);
@@ -191,3 +220,8 @@ int soft_deliver(struct soft_cpu *, enum soft_event, const struct soft_exception
 
 /* One instruction at cpu->rip, or the delivery of its fault. SOFT_OK or SOFT_EXIT. */
 int soft_step(struct soft_cpu *);
+
+/* --- engine.c --- */
+
+/* INIT (SDM vol. 3 table 9-1): everything but the LAPIC, which calls this, and what INIT leaves alone. vCPU thread. */
+void soft_cpu_init_reset(struct soft_cpu *);

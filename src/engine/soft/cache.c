@@ -1,0 +1,260 @@
+/* The code cache: translated blocks by (gpa, mode), the links between them, and where a host pc belongs. */
+#include "engine/soft/cache.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bug.h"
+#include "engine/soft/emit.h"
+#include "engine/soft/ram.h"
+#include "engine/soft/smc.h"
+#include "engine/soft/switch.h"
+
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/*
+ * Dispatch: HOST_S1 holds the next rip. Leaves flags and guest registers alone: the comparison is NOT and LEA, the
+ * branch JRCXZ, with RCX aside. A hit sets the code page and jumps.
+ */
+static void emit_dispatch(struct emit *e)
+{
+    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_pext_ctx(e, GPR_RCX, HOST_S1, CTX_JUMP_MASK);
+    emit_load_ctx(e, HOST_S2, CTX_JUMP_CACHE);
+    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
+    emit_op_mem(e, OP_MOV_LOAD, true, GPR_RCX, HOST_S2, 0);
+    static const uint8_t not_rcx[] = {0x48, 0xf7, 0xd1};
+    emit_bytes(e, not_rcx, sizeof(not_rcx));
+    emit_op_sib(e, OP_LEA, true, GPR_RCX, GPR_RCX, HOST_S1, 1, 1);
+    emit8(e, 0xe3); /* jrcxz hit */
+    uint8_t *hit = e->rw;
+    emit8(e, 0);
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_store_ctx_imm32(e, CTX_EXIT, CODE_EXIT_NEXT);
+    uint8_t *out = emit_jmp(e);
+    *hit = (uint8_t)(e->rw - (hit + 1));
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_op_mem(e, OP_MOV_LOAD, true, HOST_S1, HOST_S2, JUMP_PAGE_OFF);
+    emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
+    emit_rex(e, false, 4, 0, HOST_S2); /* jmp [S2 + JUMP_CODE_OFF] */
+    emit8(e, 0xff);
+    emit_modrm_disp(e, 4, HOST_S2, JUMP_CODE_OFF);
+    emit_patch(out, e->rw);
+}
+
+/* The way out to switch.S, within reach of a rel32 from every block. */
+static void emit_common(struct soft_cache *cache)
+{
+    uint64_t target = (uint64_t)(uintptr_t)switch_code_exit;
+    struct emit e = {.rw = cache->mem.rw, .end = cache->mem.rw + PAGE_SIZE};
+
+    cache->dispatch = e.rw;
+    emit_dispatch(&e); /* falls through to the exit */
+    cache->exit = e.rw;
+    emit8(&e, 0xff); /* jmp [rip + 0] */
+    emit8(&e, 0x25);
+    emit32(&e, 0);
+    emit32(&e, (uint32_t)target);
+    emit32(&e, (uint32_t)(target >> 32));
+    cache->common = ALIGN_UP((size_t)(e.rw - cache->mem.rw), 64);
+}
+
+int cache_init(struct soft_vm *svm, struct err *e)
+{
+    struct soft_cache *cache = svm->cache;
+    int error = codemem_init(&cache->mem, "umbra-code", CACHE_BYTES, e);
+
+    if (error)
+        return error;
+    cache->blocks = reserve(CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
+    cache->marks = reserve(CACHE_MAX_MARKS * sizeof(*cache->marks));
+    cache->hash = reserve(CACHE_HASH_HEADS * sizeof(*cache->hash));
+    cache->page_head = reserve(svm->mem->page_count * sizeof(*cache->page_head));
+    if (!cache->blocks || !cache->marks || !cache->hash || !cache->page_head) {
+        cache_fini(svm);
+        return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
+    }
+    memset(cache->page_head, 0xff, svm->mem->page_count * sizeof(*cache->page_head));
+    emit_common(cache);
+    cache_flush(svm);
+    return 0;
+}
+
+void cache_fini(struct soft_vm *svm)
+{
+    struct soft_cache *cache = svm->cache;
+
+    if (cache->blocks)
+        munmap(cache->blocks, CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
+    if (cache->marks)
+        munmap(cache->marks, CACHE_MAX_MARKS * sizeof(*cache->marks));
+    if (cache->hash)
+        munmap(cache->hash, CACHE_HASH_HEADS * sizeof(*cache->hash));
+    if (cache->page_head)
+        munmap(cache->page_head, svm->mem->page_count * sizeof(*cache->page_head));
+    codemem_fini(&cache->mem);
+    *cache = (struct soft_cache){0};
+}
+
+bool cache_holds(const struct soft_cache *cache, const void *pc)
+{
+    return codemem_holds(&cache->mem, pc);
+}
+
+static uint32_t hash_of(gpa_t gpa, uint32_t mode)
+{
+    uint64_t h = (gpa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ULL;
+
+    return (uint32_t)(h >> 48) & (CACHE_HASH_HEADS - 1);
+}
+
+static uint64_t page_index(struct soft_vm *svm, gpa_t gpa)
+{
+    uint64_t page = ram_page(svm->mem, gpa);
+
+    BUG_ON(page == RAM_NO_PAGE);
+    return page;
+}
+
+struct block *cache_find(struct soft_vm *svm, gpa_t gpa, uint32_t mode)
+{
+    struct soft_cache *cache = svm->cache;
+
+    for (uint32_t n = cache->hash[hash_of(gpa, mode)]; n != BLOCK_NONE; n = cache->blocks[n].next_hash) {
+        struct block *b = &cache->blocks[n];
+        if (b->gpa == gpa && b->mode == mode)
+            return b;
+    }
+    return NULL;
+}
+
+bool cache_full(const struct soft_cache *cache)
+{
+    return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
+           cache->used + BLOCK_MAX_CODE > cache->mem.size;
+}
+
+static void flush_jump_caches(struct soft_vm *svm)
+{
+    for (unsigned i = 0; i < svm->cpu_count; i++)
+        for (unsigned k = 0; k < JUMP_CACHES; k++)
+            jump_cache_flush(&svm->cpus[i]->jump[k]);
+}
+
+void cache_flush(struct soft_vm *svm)
+{
+    struct soft_cache *cache = svm->cache;
+
+    for (uint32_t n = 0; n < cache->block_count; n++)
+        if (!cache->blocks[n].dropped)
+            cache->page_head[page_index(svm, cache->blocks[n].gpa)] = BLOCK_NONE;
+    memset(cache->hash, 0xff, CACHE_HASH_HEADS * sizeof(*cache->hash));
+    cache->block_count = 0;
+    cache->mark_count = 0;
+    cache->used = cache->common;
+    cache->generation++;
+    flush_jump_caches(svm);
+}
+
+void cache_insert(struct soft_vm *svm, struct block *b)
+{
+    struct soft_cache *cache = svm->cache;
+    uint32_t number = (uint32_t)(b - cache->blocks);
+    uint32_t *hash = &cache->hash[hash_of(b->gpa, b->mode)];
+    uint32_t *page = &cache->page_head[page_index(svm, b->gpa)];
+
+    b->next_hash = *hash;
+    *hash = number;
+    b->next_page = *page;
+    *page = number;
+    b->incoming = BLOCK_NONE;
+}
+
+void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct block *to)
+{
+    struct soft_cache *cache = svm->cache;
+    struct block_link *link = &from->link[n];
+
+    BUG_ON(!link->site || from->dropped || to->dropped);
+    if (link->to != BLOCK_NONE)
+        return;
+    link->to = (uint32_t)(to - cache->blocks);
+    link->next = to->incoming;
+    to->incoming = (uint32_t)(from - cache->blocks) * 2 + n;
+    emit_patch(link->site, cache->mem.rw + (to->code - cache->mem.rx));
+}
+
+/* Takes one outgoing link out of its target's list. */
+static void unlink_outgoing(struct soft_cache *cache, struct block *b, unsigned n)
+{
+    struct block_link *link = &b->link[n];
+
+    if (!link->site || link->to == BLOCK_NONE)
+        return;
+    uint32_t self = (uint32_t)(b - cache->blocks) * 2 + n;
+    uint32_t *at = &cache->blocks[link->to].incoming;
+    while (*at != self)
+        at = &cache->blocks[*at / 2].link[*at % 2].next;
+    *at = link->next;
+    link->to = BLOCK_NONE;
+    emit_patch(link->site, link->unlinked);
+}
+
+static void drop_block(struct soft_cache *cache, struct block *b)
+{
+    uint32_t number = (uint32_t)(b - cache->blocks);
+
+    while (b->incoming != BLOCK_NONE)
+        unlink_outgoing(cache, &cache->blocks[b->incoming / 2], b->incoming % 2);
+    unlink_outgoing(cache, b, 0);
+    unlink_outgoing(cache, b, 1);
+    uint32_t *at = &cache->hash[hash_of(b->gpa, b->mode)];
+    while (*at != number)
+        at = &cache->blocks[*at].next_hash;
+    *at = b->next_hash;
+    b->dropped = true;
+}
+
+void cache_drop_page(struct soft_vm *svm, gpa_t page)
+{
+    struct soft_cache *cache = svm->cache;
+    uint32_t *head = &cache->page_head[page_index(svm, page)];
+
+    if (*head == BLOCK_NONE)
+        return;
+    for (uint32_t n = *head; n != BLOCK_NONE; n = cache->blocks[n].next_page)
+        drop_block(cache, &cache->blocks[n]);
+    *head = BLOCK_NONE;
+    flush_jump_caches(svm);
+}
+
+/* Blocks lie in the order of their numbers, so a binary search finds the one around pc. */
+struct block *cache_block_at(struct soft_cache *cache, const void *pc, const struct block_mark **mark)
+{
+    uint32_t low = 0;
+    uint32_t high = cache->block_count;
+
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if ((const uint8_t *)pc >= cache->blocks[middle].code)
+            low = middle;
+        else
+            high = middle;
+    }
+    if (low >= cache->block_count || (const uint8_t *)pc < cache->blocks[low].code)
+        return NULL;
+    struct block *b = &cache->blocks[low];
+    uint64_t off = (uint64_t)((const uint8_t *)pc - b->code);
+    if (off >= b->code_size)
+        return NULL;
+    *mark = &cache->marks[b->first_mark];
+    for (unsigned i = 1; i < b->mark_count && cache->marks[b->first_mark + i].host_off <= off; i++)
+        *mark = &cache->marks[b->first_mark + i];
+    return b;
+}

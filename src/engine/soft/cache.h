@@ -1,0 +1,129 @@
+/* The code cache: translated blocks by (gpa, mode), the links between them, and the jump caches that find them by rip. */
+#pragma once
+
+#include "engine/soft/codemem.h"
+#include "engine/soft/soft.h"
+
+#define CACHE_BYTES MIB(128)
+#define CACHE_MAX_BLOCKS BIT(20)
+#define CACHE_MAX_MARKS BIT(23)   /* guest instructions of all blocks */
+#define CACHE_HASH_HEADS BIT(16)
+#define CACHE_BLOCK_INSNS 64      /* at most, in one block */
+#define BLOCK_MAX_CODE KIB(32)    /* host bytes of one block, with room to spare */
+
+#define BLOCK_NONE UINT32_MAX
+
+/* What a block's translation depends on besides its bytes. */
+enum block_mode {
+    BLOCK_USER = 1 << 0,   /* CPL 3 */
+    BLOCK_CODE32 = 1 << 1, /* flat 32-bit code */
+    BLOCK_UNITS_SHIFT = 2, /* one bit per enum insn_unit that may run: CR0.EM/TS, CR4.OSFXSR/OSXSAVE, XCR0 */
+};
+
+/* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
+struct block_mark {
+    uint32_t host_off;  /* from the block's code */
+    uint16_t guest_off; /* from the page's start */
+    uint16_t flags_dead; /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
+};
+
+/* A direct jump to another block of the same guest page. */
+struct block_link {
+    uint8_t *site;      /* writable address of the rel32; NULL when the block has no such link */
+    uint8_t *unlinked;  /* writable address of the code that leaves for lack of a target */
+    uint16_t guest_off; /* target, from the page's start */
+    uint32_t to;        /* block, or BLOCK_NONE */
+    uint32_t next;      /* next link to the same target: block * 2 + number */
+};
+
+struct block {
+    gpa_t gpa;
+    uint32_t mode;
+    uint32_t next_hash, next_page;
+    uint32_t incoming;     /* first link to this block: block * 2 + number */
+    uint32_t first_mark;
+    uint16_t mark_count;
+    uint16_t guest_bytes;
+    bool dropped;          /* its guest bytes changed: found by nobody any more */
+    uint32_t code_size;
+    uint8_t *code;         /* executable address */
+    struct block_link link[2];
+};
+
+struct soft_cache {
+    struct codemem mem;
+    struct block *blocks;
+    struct block_mark *marks;
+    uint32_t *hash;        /* heads: block numbers */
+    uint32_t *page_head;   /* per guest page (mem page index): first block */
+    uint32_t block_count, mark_count;
+    uint32_t generation;   /* of cache_flush(): block numbers of an older one mean nothing */
+    size_t used;           /* bytes of mem */
+    size_t common;         /* bytes at its start that stay: exits and dispatch */
+    uint8_t *exit, *dispatch; /* writable addresses of the common pieces */
+};
+
+int cache_init(struct soft_vm *, struct err *);
+void cache_fini(struct soft_vm *);
+
+/* Whether pc is in translated code. Any thread, signal handlers included. */
+bool cache_holds(const struct soft_cache *, const void *pc);
+
+/* The block at (gpa, mode), or NULL. */
+struct block *cache_find(struct soft_vm *, gpa_t gpa, uint32_t mode);
+/* Room for a new block is made by dropping everything when the cache is full. */
+bool cache_full(const struct soft_cache *);
+void cache_flush(struct soft_vm *);
+/* Enters a translated block into the tables. */
+void cache_insert(struct soft_vm *, struct block *);
+/* Every block of the guest page is unlinked and forgotten. Called by smc.c. */
+void cache_drop_page(struct soft_vm *, gpa_t page);
+
+/* Resolves link number n of a block and enters it in the target's list. */
+void cache_link(struct soft_vm *, struct block *from, unsigned n, struct block *to);
+
+/* The block whose code holds pc, and in it the guest instruction: NULL when none. */
+struct block *cache_block_at(struct soft_cache *, const void *pc, const struct block_mark **mark);
+
+/* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
+
+#define JUMP_CACHES 4 /* by BLOCK_USER and BLOCK_CODE32 */
+#define JUMP_ENTRIES 16384
+#define JUMP_CODE_OFF (JUMP_ENTRIES * 8)  /* bytes from the tags to the code pointers */
+#define JUMP_PAGE_OFF (JUMP_ENTRIES * 16) /* and to the page addresses */
+
+struct jump_cache {
+    uint64_t *tag;     /* rip; tag[0] is never 0 and tag[others] is 0 when empty, which no lookup of that entry can match */
+    uint64_t *code;
+    uint64_t *page;
+    uint16_t *filled;  /* entries filled since the last flush */
+    unsigned filled_count;
+    uint64_t pages[16]; /* a filter of the pages in it: one hashed bit each */
+    bool has_local;    /* some entry came through a mapping that is not global */
+};
+
+int jump_cache_init(struct jump_cache *, struct err *);
+void jump_cache_fini(struct jump_cache *);
+void jump_cache_flush(struct jump_cache *);
+/* A guest mapping changed: mmu.c calls these beside its own flushes. No libc. */
+void jump_flush_all(struct soft_cpu *);
+void jump_flush_nonglobal(struct soft_cpu *);
+void jump_flush_page(struct soft_cpu *, gva_t gva);
+void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *, bool global);
+
+static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t rip)
+{
+    unsigned i = rip & (JUMP_ENTRIES - 1);
+
+    return jc->tag[i] == rip ? (const void *)(uintptr_t)jc->code[i] : NULL;
+}
+
+/* Why translated code was left; the low bits of CTX_EXIT, the operand above them. */
+enum code_exit {
+    CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache */
+    CODE_EXIT_LINK,      /* link number << 8; block number in the upper half */
+    CODE_EXIT_MISS,      /* a memory access at CTX_TEMP found no shadow entry: write << 4, size << 5, guest offset << 12 */
+    CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
+    CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
+    CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
+};

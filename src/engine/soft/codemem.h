@@ -1,0 +1,19 @@
+/* Memory for generated code: one memfd mapped twice, writable for emitting and executable for running, never both. */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+
+struct codemem {
+    uint8_t *rw, *rx; /* the same bytes */
+    size_t size;
+};
+
+/* size: bytes, whole pages. 0 or -errno. */
+int codemem_init(struct codemem *, const char *name, size_t size, struct err *);
+void codemem_fini(struct codemem *);
+
+static inline bool codemem_holds(const struct codemem *m, const void *pc)
+{
+    return (uintptr_t)pc - (uintptr_t)m->rx < m->size;
+}

@@ -1,0 +1,245 @@
+/* The host instructions that translated code is made of, one function each. Only these know encodings. */
+#pragma once
+
+#include "base/types.h"
+#include "engine/soft/ctx.h"
+#include "x86/regs.h"
+
+/* Host registers with a role while translated code runs (switch.S loads them). The rest hold the guest's of the same name. */
+#define HOST_S1 GPR_R9  /* scratch: addresses */
+#define HOST_S2 GPR_R10 /* scratch: addends, values */
+#define HOST_SP GPR_R11 /* guest RSP */
+#define HOST_CTX GPR_RSP
+
+struct emit {
+    uint8_t *rw;  /* where the next byte is written */
+    uint8_t *end; /* no byte at or past it */
+    int64_t rx_delta; /* executable address = writable address + rx_delta */
+    bool overflow;
+};
+
+static inline void emit8(struct emit *e, uint8_t byte)
+{
+    if (e->rw < e->end)
+        *e->rw++ = byte;
+    else
+        e->overflow = true;
+}
+
+static inline void emit32(struct emit *e, uint32_t value)
+{
+    for (unsigned i = 0; i < 4; i++)
+        emit8(e, (uint8_t)(value >> (8 * i)));
+}
+
+static inline void emit_bytes(struct emit *e, const uint8_t *bytes, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        emit8(e, bytes[i]);
+}
+
+/* ModRM for [base + disp], with SIB and displacement as the base needs. */
+static inline void emit_modrm_disp(struct emit *e, unsigned reg, unsigned base, int32_t disp)
+{
+    bool short_disp = disp >= -128 && disp <= 127;
+    unsigned mod = disp == 0 && (base & 7) != 5 ? 0 : short_disp ? 1 : 2;
+
+    emit8(e, (uint8_t)(mod << 6 | (reg & 7) << 3 | (base & 7)));
+    if ((base & 7) == 4)
+        emit8(e, 0x24);
+    if (mod == 1)
+        emit8(e, (uint8_t)disp);
+    else if (mod == 2)
+        emit32(e, (uint32_t)disp);
+}
+
+static inline void emit_rex(struct emit *e, bool wide, unsigned reg, unsigned index, unsigned base)
+{
+    uint8_t rex = (uint8_t)(0x40 | wide << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1));
+
+    if (rex != 0x40)
+        emit8(e, rex);
+}
+
+/* op reg, [base + disp], 64 or 32 bits */
+static inline void emit_op_mem(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned base, int32_t disp)
+{
+    emit_rex(e, wide, reg, 0, base);
+    emit8(e, opcode);
+    emit_modrm_disp(e, reg, base, disp);
+}
+
+/* op reg, [base + index * scale + disp] */
+static inline void emit_op_sib(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned base, unsigned index,
+                               unsigned scale, int32_t disp)
+{
+    bool short_disp = disp >= -128 && disp <= 127;
+    unsigned mod = disp == 0 && (base & 7) != 5 ? 0 : short_disp ? 1 : 2;
+    unsigned shift = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
+
+    emit_rex(e, wide, reg, index, base);
+    emit8(e, opcode);
+    emit8(e, (uint8_t)(mod << 6 | (reg & 7) << 3 | 4));
+    emit8(e, (uint8_t)(shift << 6 | (index & 7) << 3 | (base & 7)));
+    if (mod == 1)
+        emit8(e, (uint8_t)disp);
+    else if (mod == 2)
+        emit32(e, (uint32_t)disp);
+}
+
+/* op reg, [index * scale + disp32]: no base */
+static inline void emit_op_index(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned index,
+                                 unsigned scale, int32_t disp)
+{
+    unsigned shift = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
+
+    emit_rex(e, wide, reg, index, 0);
+    emit8(e, opcode);
+    emit8(e, (uint8_t)((reg & 7) << 3 | 4));
+    emit8(e, (uint8_t)(shift << 6 | (index & 7) << 3 | 5));
+    emit32(e, (uint32_t)disp);
+}
+
+static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned rm)
+{
+    emit_rex(e, wide, reg, 0, rm);
+    emit8(e, opcode);
+    emit8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+#define OP_MOV_LOAD 0x8b
+#define OP_MOV_STORE 0x89
+#define OP_LEA 0x8d
+#define OP_TEST 0x85
+#define OP_XOR_LOAD 0x33
+#define OP_ADD_LOAD 0x03
+
+static inline void emit_load_ctx(struct emit *e, unsigned reg, int32_t disp)
+{
+    emit_op_mem(e, OP_MOV_LOAD, true, reg, HOST_CTX, disp);
+}
+
+static inline void emit_store_ctx(struct emit *e, unsigned reg, int32_t disp)
+{
+    emit_op_mem(e, OP_MOV_STORE, true, reg, HOST_CTX, disp);
+}
+
+static inline void emit_mov(struct emit *e, unsigned dst, unsigned src)
+{
+    if (dst != src)
+        emit_op_reg(e, OP_MOV_LOAD, true, dst, src);
+}
+
+static inline void emit_lea(struct emit *e, unsigned dst, unsigned base, int32_t disp)
+{
+    if (disp == 0)
+        emit_mov(e, dst, base);
+    else
+        emit_op_mem(e, OP_LEA, true, dst, base, disp);
+}
+
+/* lea dst, [a + b] */
+static inline void emit_lea_sum(struct emit *e, unsigned dst, unsigned a, unsigned b)
+{
+    emit_op_sib(e, OP_LEA, true, dst, a, b, 1, 0);
+}
+
+/* mov dword [ctx + disp], imm32 */
+static inline void emit_store_ctx_imm32(struct emit *e, int32_t disp, uint32_t imm)
+{
+    emit8(e, 0xc7);
+    emit_modrm_disp(e, 0, HOST_CTX, disp);
+    emit32(e, imm);
+}
+
+/* mov reg, simm32 sign-extended to 64 bits */
+static inline void emit_mov_simm32(struct emit *e, unsigned reg, int32_t imm)
+{
+    emit_rex(e, true, 0, 0, reg);
+    emit8(e, 0xc7);
+    emit8(e, (uint8_t)(0xc0 | (reg & 7)));
+    emit32(e, (uint32_t)imm);
+}
+
+/* pext dst, src, [ctx + disp] (VEX.LZ.F3.0F38.W1 F5 /r: dst in reg, src in vvvv) */
+static inline void emit_pext_ctx(struct emit *e, unsigned dst, unsigned src, int32_t disp)
+{
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x60 | 2));
+    emit8(e, (uint8_t)(0x80 | (~src & 0xf) << 3 | 2));
+    emit8(e, 0xf5);
+    emit_modrm_disp(e, dst, HOST_CTX, disp);
+}
+
+/* mov dst, gs:[index * 8] */
+static inline void emit_load_gs_table(struct emit *e, unsigned dst, unsigned index)
+{
+    emit8(e, 0x65);
+    emit_op_index(e, OP_MOV_LOAD, true, dst, index, 8, 0);
+}
+
+/* Flags to CTX_SAVE_FLAGS and back, by way of RAX, which keeps its value. The pair brackets code that destroys flags. */
+static inline void emit_flags_save(struct emit *e)
+{
+    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+
+    emit_store_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+    emit_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
+    emit_store_ctx(e, GPR_RAX, CTX_SAVE_FLAGS);
+    emit_load_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+}
+
+static inline void emit_flags_restore(struct emit *e)
+{
+    static const uint8_t add_al_7f_sahf[] = {0x04, 0x7f, 0x9e};
+
+    emit_load_ctx(e, GPR_RAX, CTX_SAVE_FLAGS);
+    emit_bytes(e, add_al_7f_sahf, sizeof(add_al_7f_sahf));
+    emit_load_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+}
+
+#define CC_Z 4
+#define CC_NZ 5
+
+/* jmp rel32 or jcc rel32 with the target still open; returns where its rel32 stands. */
+static inline uint8_t *emit_jmp(struct emit *e)
+{
+    emit8(e, 0xe9);
+    emit32(e, 0);
+    return e->rw - 4;
+}
+
+static inline uint8_t *emit_jcc(struct emit *e, unsigned cc)
+{
+    emit8(e, 0x0f);
+    emit8(e, (uint8_t)(0x80 | cc));
+    emit32(e, 0);
+    return e->rw - 4;
+}
+
+/* Points a rel32 at a writable-side address of the same code memory. */
+static inline void emit_patch(uint8_t *rel32, const uint8_t *target)
+{
+    int32_t rel = (int32_t)(target - (rel32 + 4));
+
+    __atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELEASE);
+}
+
+static inline void emit_land(struct emit *e, uint8_t *rel32)
+{
+    if (!e->overflow)
+        emit_patch(rel32, e->rw);
+}
+
+static inline void emit_land_at(uint8_t *rel32, const uint8_t *target, struct emit *e)
+{
+    if (!e->overflow)
+        emit_patch(rel32, target);
+}
+
+/* Pads so that a rel32 that starts `ahead` bytes from here lies within eight aligned bytes and can be patched in one store. */
+static inline void emit_align_site(struct emit *e, unsigned ahead)
+{
+    while ((((uintptr_t)e->rw + ahead) & 7) > 4)
+        emit8(e, 0x90);
+}

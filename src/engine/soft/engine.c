@@ -1,0 +1,279 @@
+/* The software engine behind the engine seam: set-up, the loop that runs guest code, sleep and kicks. */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "engine/soft/cpuid.h"
+#include "engine/soft/lapic.h"
+#include "engine/soft/lockstep.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/recover.h"
+#include "engine/soft/run.h"
+#include "engine/soft/smc.h"
+#include "engine/soft/state.h"
+#include "engine/soft/step.h"
+#include "engine/soft/translate.h"
+#include "engine/soft/tsc.h"
+
+static void soft_probe(struct engine_caps *caps)
+{
+    *caps = (struct engine_caps){.usable = true, .max_vcpus = 1};
+    if (!__builtin_cpu_supports("bmi2")) {
+        caps->usable = false;
+        snprintf(caps->why, sizeof(caps->why), "the software engine needs a CPU with BMI2 (Haswell, Zen or newer)");
+    }
+}
+
+/* --- the VM --- */
+
+static void code_changed(void *opaque, gpa_t gpa, size_t len)
+{
+    smc_written(opaque, gpa, len);
+}
+
+static void soft_vm_fini(struct vm *vm)
+{
+    struct soft_vm *svm = vm->engine_data;
+
+    if (!svm)
+        return;
+    vm->mem.code_changed = NULL;
+    if (svm->cache)
+        cache_fini(svm);
+    if (svm->pages)
+        smc_fini(svm);
+    if (svm->cpuid)
+        soft_cpuid_fini(svm);
+    pthread_mutex_destroy(&svm->lock);
+    free(svm->cache);
+    free(svm);
+    vm->engine_data = NULL;
+}
+
+/* For tests and diagnosis: UMBRA_SOFT=step runs without the translator, =lockstep compares the two (docs/testing.md). */
+static void read_mode(struct soft_vm *svm)
+{
+    const char *mode = getenv("UMBRA_SOFT");
+
+    svm->step_only = mode && strcmp(mode, "step") == 0;
+    svm->lockstep = mode && strcmp(mode, "lockstep") == 0;
+}
+
+static int soft_vm_init(struct vm *vm, struct err *e)
+{
+    struct soft_vm *svm = calloc(1, sizeof(*svm));
+    int error;
+
+    if (!svm)
+        return err_set(e, ENOMEM, "cannot allocate the software engine's state");
+    vm->engine_data = svm;
+    pthread_mutex_init(&svm->lock, NULL);
+    svm->vm = vm;
+    svm->mem = &vm->mem;
+    svm->cpu_count = vm->config.cpus;
+    svm->count_insns = vm->config.stats;
+    read_mode(svm);
+    svm->cache = calloc(1, sizeof(*svm->cache));
+    if (!svm->cache)
+        error = err_set(e, ENOMEM, "cannot allocate the code cache's state");
+    else
+        error = tsc_init(svm, e);
+    if (!error)
+        error = soft_cpuid_init(svm, e);
+    if (!error)
+        error = smc_init(svm, e);
+    svm->cpu_count = 0; /* grows as vCPUs come */
+    if (!error)
+        error = cache_init(svm, e);
+    if (error) {
+        soft_vm_fini(vm);
+        return error;
+    }
+    vm->mem.code_changed = code_changed;
+    vm->mem.code_changed_opaque = svm;
+    return 0;
+}
+
+/* --- vCPUs --- */
+
+static void soft_vcpu_fini(struct vcpu *vcpu)
+{
+    struct soft_cpu *cpu = vcpu->engine_data;
+
+    if (!cpu)
+        return;
+    recover_detach(cpu);
+    if (cpu->lapic)
+        lapic_fini(cpu);
+    if (cpu->mmu)
+        mmu_fini(cpu);
+    if (cpu->exec) {
+        step_fini(cpu);
+        free(cpu->exec);
+    }
+    for (unsigned i = 0; cpu->jump && i < JUMP_CACHES; i++)
+        jump_cache_fini(&cpu->jump[i]);
+    free(cpu->jump);
+    free(cpu->trans);
+    lockstep_fini(cpu);
+    free(cpu->init_state);
+    free(cpu->xsave);
+    free(cpu);
+    vcpu->engine_data = NULL;
+}
+
+static int allocate(struct soft_cpu *cpu, struct err *e)
+{
+    cpu->xsave = aligned_alloc(64, XSAVE_MAX);
+    cpu->init_state = aligned_alloc(64, ALIGN_UP(sizeof(*cpu->init_state), 64));
+    cpu->exec = calloc(1, sizeof(*cpu->exec));
+    cpu->trans = malloc(sizeof(*cpu->trans));
+    cpu->jump = calloc(JUMP_CACHES, sizeof(*cpu->jump));
+    if (!cpu->xsave || !cpu->init_state || !cpu->exec || !cpu->trans || !cpu->jump)
+        return err_set(e, ENOMEM, "cannot allocate a vCPU");
+    memset(cpu->xsave, 0, XSAVE_MAX);
+    for (unsigned i = 0; i < JUMP_CACHES; i++) {
+        int error = jump_cache_init(&cpu->jump[i], e);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static void init_slots(struct soft_cpu *cpu)
+{
+    SLOT(cpu, CTX_PAGE_MASK) = (MMU_TABLE_ENTRIES - 1) << PAGE_SHIFT;
+    SLOT(cpu, CTX_WRITE_TABLE) = MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_JUMP_MASK) = JUMP_ENTRIES - 1;
+}
+
+static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)
+{
+    struct soft_vm *svm = vcpu->vm->engine_data;
+    struct soft_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+    int error;
+
+    if (!cpu)
+        return err_set(e, ENOMEM, "cannot allocate a vCPU");
+    memset(cpu, 0, sizeof(*cpu));
+    vcpu->engine_data = cpu;
+    cpu->svm = svm;
+    cpu->vcpu = vcpu;
+    cpu->vec_mask = svm->cpuid->xcr0;
+    init_slots(cpu);
+    error = allocate(cpu, e);
+    if (!error)
+        error = step_init(cpu, e);
+    if (!error)
+        error = mmu_init(cpu, e);
+    if (!error)
+        error = lapic_init(cpu, e);
+    if (!error && svm->lockstep)
+        error = lockstep_init(cpu, e);
+    if (!error)
+        error = recover_attach(cpu, e);
+    if (error) {
+        soft_vcpu_fini(vcpu);
+        return error;
+    }
+    cpu_state_reset(cpu->init_state);
+    state_set(cpu, cpu->init_state, CPU_ALL);
+    svm->cpus[vcpu->index] = cpu;
+    svm->cpu_count = MAX(svm->cpu_count, vcpu->index + 1);
+    return 0;
+}
+
+int soft_internal(struct soft_cpu *cpu, const char *fmt, ...)
+{
+    va_list args;
+
+    soft_vec_park(cpu);
+    cpu->exit->reason = VM_EXIT_INTERNAL;
+    va_start(args, fmt);
+    vsnprintf(cpu->exit->internal.text, sizeof(cpu->exit->internal.text), fmt, args);
+    va_end(args);
+    return SOFT_EXIT;
+}
+
+/* --- sleep and kicks --- */
+
+static void soft_kick(struct vcpu *vcpu)
+{
+    struct soft_cpu *cpu = vcpu->engine_data;
+
+    if (!cpu)
+        return;
+    atomic_fetch_or(&cpu->attention, 1);
+    if (atomic_load(&cpu->asleep))
+        syscall(SYS_futex, &cpu->attention, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void run_sleep(struct soft_cpu *cpu)
+{
+    uint64_t start = clock_monotonic_ns();
+
+    soft_vec_park(cpu);
+    cpu->stats.hlts++;
+    atomic_store(&cpu->asleep, 1);
+    while (!atomic_load(&cpu->attention))
+        syscall(SYS_futex, &cpu->attention, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+    atomic_store(&cpu->asleep, 0);
+    atomic_fetch_add_explicit(&cpu->vcpu->exits[VM_EXIT_HLT], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cpu->vcpu->exit_ns[VM_EXIT_HLT], clock_monotonic_ns() - start, memory_order_relaxed);
+}
+
+static int soft_get_state(struct vcpu *vcpu, struct cpu_state *state, unsigned groups)
+{
+    state_get(vcpu->engine_data, state, groups);
+    return 0;
+}
+
+static int soft_set_state(struct vcpu *vcpu, const struct cpu_state *state, unsigned groups)
+{
+    state_set(vcpu->engine_data, state, groups);
+    return 0;
+}
+
+static int soft_msi(struct vm *vm, uint64_t addr, uint32_t data)
+{
+    return lapic_msi(vm->engine_data, addr, data);
+}
+
+static void soft_extint(struct vm *vm, bool level)
+{
+    lapic_extint(vm->engine_data, level);
+}
+
+static int soft_nmi(struct vcpu *vcpu)
+{
+    struct soft_cpu *cpu = vcpu->engine_data;
+
+    atomic_store(&cpu->nmi_pending, true);
+    soft_kick(vcpu);
+    return 0;
+}
+
+const struct engine engine_soft = {
+    .name = "soft",
+    .probe = soft_probe,
+    .vm_init = soft_vm_init,
+    .vm_fini = soft_vm_fini,
+    .vcpu_init = soft_vcpu_init,
+    .vcpu_fini = soft_vcpu_fini,
+    .run = run_vcpu,
+    .kick = soft_kick,
+    .get_state = soft_get_state,
+    .set_state = soft_set_state,
+    .msi = soft_msi,
+    .extint = soft_extint,
+    .nmi = soft_nmi,
+    .stats = soft_stats_report,
+};

@@ -1,0 +1,90 @@
+/* Jump caches: rip -> translated code, looked up inline by every jump that is not linked. */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "engine/soft/cache.h"
+
+#define BYTES (JUMP_ENTRIES * (8 + 8 + 8 + 2))
+
+int jump_cache_init(struct jump_cache *jc, struct err *e)
+{
+    uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return err_set(e, ENOMEM, "cannot reserve address space for a jump cache; is `ulimit -v` set?");
+    *jc = (struct jump_cache){.tag = (uint64_t *)(void *)p,
+                              .code = (uint64_t *)(void *)(p + JUMP_CODE_OFF),
+                              .page = (uint64_t *)(void *)(p + JUMP_PAGE_OFF),
+                              .filled = (uint16_t *)(void *)(p + JUMP_ENTRIES * 24)};
+    jc->tag[0] = 1;
+    return 0;
+}
+
+void jump_cache_fini(struct jump_cache *jc)
+{
+    if (jc->tag)
+        munmap(jc->tag, BYTES);
+    *jc = (struct jump_cache){0};
+}
+
+static unsigned page_bit(gva_t gva)
+{
+    return (unsigned)((gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL >> 54);
+}
+
+void jump_cache_flush(struct jump_cache *jc)
+{
+    for (unsigned i = 0; i < jc->filled_count; i++)
+        jc->tag[jc->filled[i]] = 0;
+    jc->tag[0] = 1; /* an address that maps to entry 0 ends in zeros, so it is not 1; elsewhere it is not 0 */
+    for (unsigned i = 0; i < ARRAY_SIZE(jc->pages); i++)
+        jc->pages[i] = 0;
+    jc->filled_count = 0;
+    jc->has_local = false;
+}
+
+void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b, bool global)
+{
+    unsigned i = rip & (JUMP_ENTRIES - 1);
+
+    if (jc->filled_count == JUMP_ENTRIES)
+        jump_cache_flush(jc);
+    if (jc->tag[i] == (i ? 0 : 1))
+        jc->filled[jc->filled_count++] = (uint16_t)i;
+    jc->code[i] = (uint64_t)(uintptr_t)b->code;
+    jc->page[i] = ALIGN_DOWN(rip, PAGE_SIZE);
+    jc->tag[i] = rip;
+    jc->pages[page_bit(rip) / 64] |= BIT(page_bit(rip) % 64);
+    jc->has_local |= !global;
+}
+
+void jump_flush_all(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < JUMP_CACHES; i++)
+        jump_cache_flush(&cpu->jump[i]);
+}
+
+void jump_flush_nonglobal(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < JUMP_CACHES; i++)
+        if (cpu->jump[i].has_local)
+            jump_cache_flush(&cpu->jump[i]);
+}
+
+/* Most flushed pages hold data; the filter spares them the walk. */
+void jump_flush_page(struct soft_cpu *cpu, gva_t gva)
+{
+    gva_t page = ALIGN_DOWN(gva, PAGE_SIZE);
+    unsigned bit = page_bit(gva);
+
+    for (unsigned i = 0; i < JUMP_CACHES; i++) {
+        struct jump_cache *jc = &cpu->jump[i];
+        if (!(jc->pages[bit / 64] >> (bit % 64) & 1))
+            continue;
+        for (unsigned n = 0; n < PAGE_SIZE; n++) {
+            unsigned entry = (page + n) & (JUMP_ENTRIES - 1);
+            if (ALIGN_DOWN(jc->tag[entry], PAGE_SIZE) == page)
+                jc->tag[entry] = entry ? 0 : 1;
+        }
+    }
+}

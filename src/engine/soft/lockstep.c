@@ -1,0 +1,283 @@
+/* Lockstep: every translated block is run by step first and by the translator then, and the results are compared. */
+#include "engine/soft/lockstep.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/soft/mmu.h"
+#include "engine/soft/run.h"
+#include "engine/soft/step.h"
+#include "engine/soft/switch.h"
+#include "engine/soft/translate.h"
+
+/*
+ * Theory of operation
+ *
+ * Step goes first, with a journal of the memory that it writes, and leaves the state after each instruction in trail[]. Then
+ * memory and registers are put back and the translated block runs. Where it stops, its state must be the one of the
+ * trail with the same rip. Instructions that the translator leaves to step, and those that meet devices, end the trail:
+ * nothing happens twice.
+ */
+
+#define JOURNAL_MAX 256
+
+struct trail {
+    uint64_t gpr[GPR_COUNT];
+    uint64_t rip, rflags;
+    unsigned journal; /* entries up to here are of this instruction and those before it */
+};
+
+struct lockstep {
+    bool open; /* the journal notes */
+    bool overflow;
+    unsigned journal_count;
+    struct journal_entry journal[JOURNAL_MAX];
+    unsigned count;
+    struct trail trail[CACHE_BLOCK_INSNS + 1]; /* [0]: before the first instruction */
+    uint8_t vec_before[XSAVE_MAX] __attribute__((aligned(64)));
+    uint8_t vec_after[XSAVE_MAX] __attribute__((aligned(64)));
+};
+
+int lockstep_init(struct soft_cpu *cpu, struct err *e)
+{
+    cpu->lockstep = aligned_alloc(64, ALIGN_UP(sizeof(*cpu->lockstep), 64));
+    if (!cpu->lockstep)
+        return err_set(e, ENOMEM, "cannot allocate the lockstep journal");
+    cpu->lockstep->open = false;
+    return 0;
+}
+
+void lockstep_fini(struct soft_cpu *cpu)
+{
+    free(cpu->lockstep);
+}
+
+static void copy(uint8_t *to, const uint8_t *from, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        __atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED); /* no memcpy: vectors may be live */
+}
+
+void lockstep_note(struct soft_cpu *cpu, uint8_t *hva, unsigned n)
+{
+    struct lockstep *l = cpu->lockstep;
+
+    if (!l || !l->open)
+        return;
+    for (; n > 0 && l->journal_count < JOURNAL_MAX; hva += 64) {
+        struct journal_entry *j = &l->journal[l->journal_count++];
+        j->hva = hva;
+        j->n = (uint8_t)MIN(n, 64);
+        copy(j->old, hva, j->n);
+        n -= j->n;
+    }
+    l->overflow |= n > 0;
+}
+
+static void record(struct soft_cpu *cpu, struct trail *t)
+{
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        t->gpr[i] = cpu->gpr[i];
+    t->rip = cpu->rip;
+    t->rflags = cpu->rflags;
+    t->journal = cpu->lockstep->journal_count;
+}
+
+static void restore(struct soft_cpu *cpu, const struct trail *t)
+{
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        cpu->gpr[i] = t->gpr[i];
+    cpu->rip = t->rip;
+    cpu->rflags = t->rflags;
+}
+
+/* Whether the translator would carry out this instruction itself, without a device in its way. */
+static bool repeatable(struct soft_cpu *cpu)
+{
+    struct step_entry *entry;
+
+    if (step_fetch(cpu, &entry) != SOFT_OK)
+        return false;
+    const struct insn *insn = &entry->insn;
+    bool stack = trans_is_plain_stack(insn);
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED: return false;
+    default: break;
+    }
+    if (insn->cls != INSN_INNOCUOUS && insn->cls != INSN_CONTROL && !stack)
+        return false;
+    if (!insn->has_mem || insn->nop || !insn->mem_size)
+        return true;
+    struct mmu_target target;
+    gva_t gva;
+    cpu->next_rip = cpu->rip + insn->len;
+    return soft_linear(cpu, insn->mem.seg, soft_ea(cpu, insn), insn->mem_size, false, &gva) == SOFT_OK &&
+           mmu_translate(cpu, gva, MMU_READ, &target) == SOFT_OK && target.hva &&
+           mmu_translate(cpu, gva + insn->mem_size - 1, MMU_READ, &target) == SOFT_OK && target.hva;
+}
+
+/* Step over the block's instructions. SOFT_OK; anything else is the guest's new state, and there is nothing to compare. */
+static int run_step(struct soft_cpu *cpu, const struct block *b)
+{
+    struct lockstep *l = cpu->lockstep;
+    uint64_t exceptions = 0;
+
+    for (unsigned i = 0; i < 32; i++)
+        exceptions += cpu->stats.exceptions[i];
+    l->count = 0;
+    while (l->count < b->mark_count && l->count < CACHE_BLOCK_INSNS && repeatable(cpu)) {
+        int result = soft_step(cpu);
+        if (result != SOFT_OK)
+            return result;
+        record(cpu, &l->trail[++l->count]);
+        uint64_t now = 0;
+        for (unsigned i = 0; i < 32; i++)
+            now += cpu->stats.exceptions[i];
+        if (now != exceptions)
+            return SOFT_FAULT;
+    }
+    return SOFT_OK;
+}
+
+/* Newest first, so that the oldest bytes come out on top. */
+static void take_back(struct lockstep *l)
+{
+    for (unsigned i = l->journal_count; i-- > 0;) {
+        copy(l->journal[i].new, l->journal[i].hva, l->journal[i].n);
+        copy(l->journal[i].hva, l->journal[i].old, l->journal[i].n);
+    }
+}
+
+/* Runs the block once, filling shadow entries as it goes. True when it ran up to an exit that can be compared. */
+static bool run_block(struct soft_cpu *cpu, const struct block *b, bool *fault)
+{
+    const void *code = b->code;
+
+    *fault = false;
+    SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
+    for (;;) {
+        soft_vec_unpark(cpu);
+        switch_to_code(cpu, code);
+        uint64_t exit = SLOT(cpu, CTX_EXIT);
+        gva_t gva = SLOT(cpu, CTX_TEMP);
+        unsigned size = exit >> 5 & 0x7f;
+        uint64_t here = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
+        switch ((enum code_exit)(exit & 0xf)) {
+        case CODE_EXIT_NEXT: cpu->rip = gva; return true;
+        case CODE_EXIT_LINK:
+            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
+            return true;
+        case CODE_EXIT_ATTENTION:
+        case CODE_EXIT_STEP: cpu->rip = here; return true;
+        case CODE_EXIT_MISS:
+            cpu->rip = here;
+            if (((gva ^ (gva + size - 1)) & ~PAGE_MASK) || !gva_is_canonical(gva) ||
+                mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
+                return true;
+            code = (const void *)(uintptr_t)SLOT(cpu, CTX_RESUME);
+            continue;
+        default: *fault = true; return false;
+        }
+    }
+}
+
+static int differ(struct soft_cpu *cpu, const char *what, uint64_t step, uint64_t code)
+{
+    return soft_internal(cpu, "lockstep: block at 0x%llx: %s is 0x%llx after step and 0x%llx after translated code at 0x%llx",
+                         (unsigned long long)cpu->lockstep->trail[0].rip, what, (unsigned long long)step,
+                         (unsigned long long)code, (unsigned long long)cpu->rip);
+}
+
+/* Flags that the instruction at rip finds dead may hold anything when the block stopped there. */
+static uint64_t flags_that_count(struct soft_cpu *cpu, const struct block *b)
+{
+    const struct block_mark *marks = &cpu->svm->cache->marks[b->first_mark];
+
+    for (unsigned i = 0; i < b->mark_count; i++)
+        if (marks[i].guest_off == (cpu->rip & PAGE_MASK) && i > 0)
+            return ~(uint64_t)marks[i].flags_dead;
+    return UINT64_MAX;
+}
+
+static int compare(struct soft_cpu *cpu, const struct block *b)
+{
+    static const char *const names[GPR_COUNT] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                                 "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    struct lockstep *l = cpu->lockstep;
+    unsigned i = l->count;
+
+    while (i > 0 && l->trail[i].rip != cpu->rip)
+        i--;
+    const struct trail *t = &l->trail[i];
+    if (t->rip != cpu->rip)
+        return differ(cpu, "rip", l->trail[l->count].rip, cpu->rip);
+    for (unsigned r = 0; r < GPR_COUNT; r++)
+        if (t->gpr[r] != cpu->gpr[r])
+            return differ(cpu, names[r], t->gpr[r], cpu->gpr[r]);
+    uint64_t mask = i == l->count ? flags_that_count(cpu, b) : ~(uint64_t)FLAG_ARITH;
+    if ((t->rflags ^ cpu->rflags) & mask)
+        return differ(cpu, "rflags", t->rflags, cpu->rflags);
+    if (i < l->count)
+        return SOFT_OK; /* it stopped early: memory and vectors are those of the part that ran */
+    for (unsigned k = l->journal_count; k-- > 0;)
+        for (unsigned n = 0; n < l->journal[k].n; n++)
+            if (l->journal[k].hva[n] != l->journal[k].new[n])
+                return differ(cpu, "memory", l->journal[k].new[n], l->journal[k].hva[n]);
+    soft_vec_park(cpu);
+    for (unsigned n = 32; n < XSAVE_MAX; n++) /* past x87's instruction and data pointers, which are host addresses */
+        if (cpu->xsave[n] != l->vec_after[n])
+            return differ(cpu, "vector state", l->vec_after[n], cpu->xsave[n]);
+    return SOFT_OK;
+}
+
+static struct block *find_block(struct soft_cpu *cpu, uint32_t mode)
+{
+    const uint8_t *hva;
+    bool global;
+    gpa_t gpa;
+
+    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
+        return NULL;
+    struct block *b = cache_find(cpu->svm, gpa, mode);
+    if (b)
+        return b;
+    soft_vec_park(cpu);
+    if (cache_full(cpu->svm->cache))
+        cache_flush(cpu->svm);
+    return translate_block(cpu, gpa, hva, mode);
+}
+
+int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct lockstep *l = cpu->lockstep;
+    struct block *b = find_block(cpu, mode);
+    bool fault;
+
+    if (!b)
+        return soft_step(cpu);
+    soft_vec_park(cpu);
+    copy(l->vec_before, cpu->xsave, XSAVE_MAX);
+    l->journal_count = 0;
+    l->overflow = false;
+    record(cpu, &l->trail[0]);
+    l->open = true;
+    int result = run_step(cpu, b);
+    l->open = false;
+    if (result == SOFT_EXIT)
+        return result;
+    if (result == SOFT_FAULT || l->overflow || b->dropped)
+        return SOFT_OK; /* step's state stands */
+    if (l->count == 0)
+        return soft_step(cpu);
+    soft_vec_park(cpu);
+    copy(l->vec_after, cpu->xsave, XSAVE_MAX);
+    take_back(l);
+    restore(cpu, &l->trail[0]);
+    copy(cpu->xsave, l->vec_before, XSAVE_MAX);
+    cpu->stats.block_entries++;
+    if (!run_block(cpu, b, &fault))
+        return soft_internal(cpu, "lockstep: host exception %d in the block at 0x%llx, where step met none",
+                             cpu->host_fault.trapno, (unsigned long long)l->trail[0].rip);
+    return compare(cpu, b);
+}

@@ -1,0 +1,255 @@
+/* The loop that runs guest code on the software engine: events first, then translated code or step. */
+#include "engine/soft/run.h"
+
+#include "base/bug.h"
+#include "engine/soft/debug.h"
+#include "engine/soft/lapic.h"
+#include "engine/soft/lockstep.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/switch.h"
+#include "engine/soft/translate.h"
+
+/* --- events --- */
+
+static int deliver_interrupt(struct soft_cpu *cpu)
+{
+    int vector = lapic_take(cpu);
+
+    if (vector < 0)
+        return SOFT_OK;
+    struct soft_exception event = {.vector = (uint8_t)vector};
+    cpu->halted = false;
+    cpu->stats.interrupts++;
+    return soft_deliver(cpu, EVENT_EXTERNAL, &event);
+}
+
+static int deliver_nmi(struct soft_cpu *cpu)
+{
+    struct soft_exception event = {.vector = EXC_NMI};
+
+    atomic_store(&cpu->nmi_pending, false);
+    cpu->halted = false;
+    cpu->stats.nmis++;
+    return soft_deliver(cpu, EVENT_NMI, &event);
+}
+
+/* What waits between two instructions, in the order of SDM vol. 3 table 6-2. */
+static int handle_events(struct soft_cpu *cpu)
+{
+    if (cpu->interrupt_shadow || cpu->mov_ss_shadow || cpu->wait_for_sipi)
+        return SOFT_OK;
+    if (atomic_load_explicit(&cpu->nmi_pending, memory_order_relaxed) && !cpu->nmi_masked)
+        return deliver_nmi(cpu);
+    if ((cpu->rflags & FLAG_IF) && lapic_pending(cpu) >= 0)
+        return deliver_interrupt(cpu);
+    return SOFT_OK;
+}
+
+/* Someone wanted this thread: true when run() must return to the run loop. */
+static bool answer_attention(struct soft_cpu *cpu, struct vm_exit *exit)
+{
+    if (!atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        return false;
+    atomic_exchange(&cpu->attention, 0);
+    lapic_service(cpu);
+    mmu_maintain(cpu);
+    if (!atomic_load(&cpu->vcpu->requests))
+        return false;
+    exit->reason = VM_EXIT_INTR;
+    return true;
+}
+
+/* --- translated code --- */
+
+static uint32_t units(const struct soft_cpu *cpu)
+{
+    bool ts = cpu->cr0 & CR0_TS;
+    bool em = cpu->cr0 & CR0_EM;
+    uint32_t u = 1 << UNIT_GPR;
+
+    if (em || ts)
+        return u;
+    u |= 1 << UNIT_X87 | 1 << UNIT_MMX;
+    if (cpu->cr4 & CR4_OSFXSR)
+        u |= 1 << UNIT_SSE;
+    if ((cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 6) == 6)
+        u |= 1 << UNIT_AVX;
+    if ((cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & 0xe6) == 0xe6)
+        u |= 1 << UNIT_AVX512;
+    return u;
+}
+
+uint32_t run_mode(const struct soft_cpu *cpu)
+{
+    bool alignment_checks = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
+
+    if (cpu->code_bits != 64 || cpu->cpl == 1 || cpu->cpl == 2 || alignment_checks || cpu->svm->step_only ||
+        (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->dr7 & DR7_ENABLES))
+        return RUN_STEP;
+    return (cpu->cpl == 3 ? BLOCK_USER : 0) | units(cpu) << BLOCK_UNITS_SHIFT;
+}
+
+static struct block *find_or_translate(struct soft_cpu *cpu, uint32_t mode, gpa_t gpa, const uint8_t *hva)
+{
+    struct block *b = cache_find(cpu->svm, gpa, mode);
+
+    if (b)
+        return b;
+    soft_vec_park(cpu);
+    if (cache_full(cpu->svm->cache))
+        cache_flush(cpu->svm);
+    return translate_block(cpu, gpa, hva, mode);
+}
+
+/* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where step finds out what is wrong with the address. */
+static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
+{
+    const uint8_t *hva;
+    bool global;
+    gpa_t gpa;
+
+    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
+        return SOFT_SLOW;
+    *b = find_or_translate(cpu, mode, gpa, hva);
+    jump_cache_add(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip, *b, global);
+    return SOFT_OK;
+}
+
+static void enter(struct soft_cpu *cpu, const void *code)
+{
+    soft_vec_unpark(cpu);
+    switch_to_code(cpu, code);
+}
+
+/* Units changed: the same rip now means another block. */
+static void select_mode(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct jump_cache *jc = &cpu->jump[mode & (JUMP_CACHES - 1)];
+    uint64_t *table = mmu_table(cpu, mode & BLOCK_USER);
+
+    if (cpu->run_units != mode >> BLOCK_UNITS_SHIFT) {
+        jump_flush_all(cpu);
+        cpu->run_units = mode >> BLOCK_UNITS_SHIFT;
+    }
+    SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->tag;
+    if (cpu->gs_table != table) {
+        __asm__ volatile("wrgsbase %0" : : "r"(table));
+        cpu->gs_table = table;
+    }
+}
+
+/* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */
+static void resolve_link(struct soft_cpu *cpu, uint32_t mode, uint64_t exit)
+{
+    struct soft_cache *cache = cpu->svm->cache;
+    struct block *from = &cache->blocks[exit >> 32];
+    unsigned n = exit >> 8 & 1;
+    struct block *to;
+
+    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + from->link[n].guest_off;
+    if (from->dropped)
+        return;
+    uint32_t generation = cache->generation;
+    if (lookup(cpu, mode, &to) == SOFT_OK && cache->generation == generation && !from->dropped && to->mode == from->mode &&
+        ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
+        cache_link(cpu->svm, from, n, to);
+}
+
+static int step_at(struct soft_cpu *cpu, uint64_t guest_off)
+{
+    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + guest_off;
+    return soft_step(cpu);
+}
+
+/* A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. */
+static int handle_miss(struct soft_cpu *cpu, uint64_t exit)
+{
+    gva_t gva = SLOT(cpu, CTX_TEMP);
+    unsigned size = exit >> 5 & 0x7f;
+    bool crosses = ((gva ^ (gva + size - 1)) & ~PAGE_MASK) != 0;
+
+    if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
+        return step_at(cpu, (uint32_t)exit >> 12);
+    return SOFT_SLOW; /* once more */
+}
+
+static int handle_fault(struct soft_cpu *cpu)
+{
+    const struct block_mark *mark;
+    struct block *b = cache_block_at(cpu->svm->cache, (const void *)(uintptr_t)cpu->host_fault.pc, &mark);
+
+    if (!b)
+        return soft_internal(cpu, "host exception %d outside any block, at host address 0x%llx",
+                             cpu->host_fault.trapno, (unsigned long long)cpu->host_fault.pc);
+    return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
+}
+
+/* Runs translated code from cpu->rip until something needs C; does that. SOFT_OK or SOFT_EXIT. */
+static int run_code(struct soft_cpu *cpu, uint32_t mode)
+{
+    const void *code = jump_cache_find(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip);
+
+    if (!code) {
+        struct block *b;
+        if (lookup(cpu, mode, &b) != SOFT_OK)
+            return soft_step(cpu);
+        code = b->code;
+    }
+    SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
+    for (;;) {
+        cpu->stats.block_entries++;
+        enter(cpu, code);
+        uint64_t exit = SLOT(cpu, CTX_EXIT);
+        int result;
+        switch ((enum code_exit)(exit & 0xf)) {
+        case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return SOFT_OK;
+        case CODE_EXIT_LINK: resolve_link(cpu, mode, exit); return SOFT_OK;
+        case CODE_EXIT_STEP: return step_at(cpu, (uint32_t)exit >> 12);
+        case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12); return SOFT_OK;
+        case CODE_EXIT_FAULT: return handle_fault(cpu);
+        case CODE_EXIT_MISS:
+            result = handle_miss(cpu, exit);
+            if (result != SOFT_SLOW)
+                return result;
+            code = (const void *)(uintptr_t)SLOT(cpu, CTX_RESUME);
+            continue;
+        default: BUG_ON(true);
+        }
+    }
+}
+
+static int run_some(struct soft_cpu *cpu)
+{
+    uint32_t mode = cpu->interrupt_shadow || cpu->mov_ss_shadow ? RUN_STEP : run_mode(cpu);
+
+    if (mode == RUN_STEP)
+        return soft_step(cpu);
+    select_mode(cpu, mode);
+    if (cpu->svm->lockstep)
+        return lockstep_run(cpu, mode);
+    return run_code(cpu, mode);
+}
+
+int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
+{
+    struct soft_cpu *cpu = vcpu->engine_data;
+    int result = SOFT_OK;
+
+    cpu->exit = exit;
+    for (;;) {
+        if (answer_attention(cpu, exit))
+            break;
+        result = handle_events(cpu);
+        if (result == SOFT_EXIT)
+            break;
+        if (cpu->halted || cpu->wait_for_sipi) {
+            run_sleep(cpu);
+            continue;
+        }
+        result = run_some(cpu);
+        if (result == SOFT_EXIT)
+            break;
+    }
+    soft_vec_park(cpu);
+    return 0;
+}

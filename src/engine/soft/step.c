@@ -1,0 +1,358 @@
+/* Step: executes exactly one guest instruction. The slow path, the cold tier and the oracle. */
+#include "engine/soft/step.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/soft/ctx.h"
+#include "engine/soft/debug.h"
+#include "engine/soft/masked.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/stub.h"
+#include "engine/soft/switch.h"
+
+#define BOUNCE_BYTES (2 * PAGE_SIZE)
+
+int step_init(struct soft_cpu *cpu, struct err *e)
+{
+    struct soft_exec *exec = cpu->exec;
+    size_t bytes = STEP_CACHE_ENTRIES * sizeof(struct step_entry);
+
+    exec->entries = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (exec->entries == MAP_FAILED) {
+        exec->entries = NULL;
+        return err_set(e, ENOMEM, "cannot allocate %zu bytes for the decode cache", bytes);
+    }
+    for (unsigned i = 0; i < STEP_CACHE_ENTRIES; i++)
+        exec->entries[i].gpa = GPA_INVALID;
+    exec->bounce = aligned_alloc(PAGE_SIZE, BOUNCE_BYTES);
+    if (!exec->bounce)
+        return err_set(e, ENOMEM, "cannot allocate the operand buffer");
+    return codemem_init(&exec->stubs, "umbra-stubs", STEP_CACHE_ENTRIES * STEP_STUB_BYTES, e);
+}
+
+void step_fini(struct soft_cpu *cpu)
+{
+    struct soft_exec *exec = cpu->exec;
+
+    if (exec->entries)
+        munmap(exec->entries, STEP_CACHE_ENTRIES * sizeof(struct step_entry));
+    free(exec->bounce);
+    codemem_fini(&exec->stubs);
+}
+
+/* --- fetch and decode --- */
+
+/* Linear address of the byte at rip + off, with the checks of a fetch. */
+static int code_address(struct soft_cpu *cpu, unsigned off, gva_t *gva)
+{
+    uint64_t ip = cpu->rip + off;
+
+    if (cpu->code_bits == 64) {
+        if (!gva_is_canonical(ip))
+            return soft_raise_err(cpu, EXC_GP, 0);
+        *gva = ip;
+        return SOFT_OK;
+    }
+    if (ip > cpu->seg[SEG_CS].limit)
+        return soft_raise_err(cpu, EXC_GP, 0);
+    *gva = (uint32_t)(cpu->seg[SEG_CS].base + ip);
+    return SOFT_OK;
+}
+
+static bool same_bytes(const struct insn *insn, const uint8_t *bytes, unsigned avail)
+{
+    if (insn->len > avail)
+        return false;
+    for (unsigned i = 0; i < insn->len; i++)
+        if (insn->bytes[i] != bytes[i])
+            return false;
+    return true;
+}
+
+/* The instruction's bytes up to the end of its page, and from the next page when it runs on into it. */
+struct code_bytes {
+    uint8_t buf[INSN_MAX_LEN];
+    const uint8_t *at;
+    unsigned avail;
+    gpa_t gpa;
+};
+
+static int fetch_first(struct soft_cpu *cpu, struct code_bytes *code)
+{
+    gva_t gva;
+    bool global;
+    int result = code_address(cpu, 0, &gva);
+
+    if (result == SOFT_OK)
+        result = mmu_fetch(cpu, gva, &code->gpa, &code->at, &global);
+    if (result != SOFT_OK)
+        return result;
+    if (!code->at)
+        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory",
+                             (unsigned long long)code->gpa);
+    code->avail = MIN(PAGE_SIZE - (gva & PAGE_MASK), INSN_MAX_LEN);
+    if (cpu->code_bits != 64 && cpu->seg[SEG_CS].limit - cpu->rip < INSN_MAX_LEN)
+        code->avail = MIN(code->avail, cpu->seg[SEG_CS].limit - cpu->rip + 1);
+    return SOFT_OK;
+}
+
+static int fetch_rest(struct soft_cpu *cpu, struct code_bytes *code)
+{
+    gpa_t gpa;
+    const uint8_t *next;
+    bool global;
+    gva_t gva;
+    int result = code_address(cpu, code->avail, &gva);
+
+    if (result == SOFT_OK)
+        result = mmu_fetch(cpu, gva, &gpa, &next, &global);
+    if (result != SOFT_OK)
+        return result;
+    if (!next)
+        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory",
+                             (unsigned long long)gpa);
+    for (unsigned i = 0; i < code->avail; i++)
+        code->buf[i] = code->at[i];
+    for (unsigned i = code->avail; i < INSN_MAX_LEN; i++)
+        code->buf[i] = next[i - code->avail];
+    code->at = code->buf;
+    code->avail = INSN_MAX_LEN;
+    return SOFT_OK;
+}
+
+static int decode_into(struct soft_cpu *cpu, struct step_entry *entry, struct code_bytes *code)
+{
+    soft_vec_park(cpu);
+    entry->gpa = GPA_INVALID;
+    int error = insn_decode(cpu->svm, &entry->insn, code->at, code->avail, cpu->code_bits);
+    if (error == -EAGAIN && code->avail < INSN_MAX_LEN) {
+        int result = fetch_rest(cpu, code);
+        if (result != SOFT_OK)
+            return result;
+        error = insn_decode(cpu->svm, &entry->insn, code->at, code->avail, cpu->code_bits);
+    }
+    if (error) {
+        entry->insn.cls = INSN_INVALID;
+        entry->insn.too_long = true;
+        entry->insn.len = 1;
+    }
+    entry->has_stub = false;
+    if (entry->insn.cls == INSN_INNOCUOUS && !entry->insn.nop) {
+        size_t slot = (size_t)(entry - cpu->exec->entries) * STEP_STUB_BYTES;
+        entry->has_stub = stub_emit(&entry->insn, cpu->exec->stubs.rw + slot) > 0;
+        entry->stub = cpu->exec->stubs.rx + slot;
+    }
+    entry->gpa = code->gpa;
+    return SOFT_OK;
+}
+
+int step_fetch(struct soft_cpu *cpu, struct step_entry **found)
+{
+    struct code_bytes code;
+    int result = fetch_first(cpu, &code);
+
+    if (result != SOFT_OK)
+        return result;
+    uint64_t hash = code.gpa ^ code.gpa >> 14;
+    struct step_entry *entry = &cpu->exec->entries[hash % STEP_CACHE_ENTRIES];
+    *found = entry;
+    if (entry->gpa == code.gpa && entry->insn.mode_bits == cpu->code_bits) {
+        if (same_bytes(&entry->insn, code.at, code.avail))
+            return SOFT_OK;
+        if (entry->insn.len > code.avail && code.avail < INSN_MAX_LEN) { /* runs on into the next page */
+            result = fetch_rest(cpu, &code);
+            if (result != SOFT_OK)
+                return result;
+            if (same_bytes(&entry->insn, code.at, code.avail))
+                return SOFT_OK;
+        }
+    }
+    return decode_into(cpu, entry, &code);
+}
+
+/* --- what must hold before an instruction may run --- */
+
+static int check_unit(struct soft_cpu *cpu, const struct insn *insn)
+{
+    bool em = cpu->cr0 & CR0_EM;
+    bool ts = cpu->cr0 & CR0_TS;
+
+    switch (insn->unit) {
+    case UNIT_GPR:
+        if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !cpu->protected_mode)
+            return soft_raise(cpu, EXC_UD);
+        return SOFT_OK;
+    case UNIT_X87:
+        if (insn->mnemonic == ZYDIS_MNEMONIC_FWAIT)
+            return ts && (cpu->cr0 & CR0_MP) ? soft_raise(cpu, EXC_NM) : SOFT_OK;
+        return em || ts ? soft_raise(cpu, EXC_NM) : SOFT_OK;
+    case UNIT_SSE:
+        if (!(cpu->cr4 & CR4_OSFXSR))
+            return soft_raise(cpu, EXC_UD);
+        __attribute__((fallthrough));
+    case UNIT_MMX:
+        if (em)
+            return soft_raise(cpu, EXC_UD);
+        break;
+    default: {
+        uint64_t need = insn->unit == UNIT_AVX512 ? 0xe6 : 0x6;
+        if (!cpu->protected_mode || !(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & need) != need)
+            return soft_raise(cpu, EXC_UD);
+    }
+    }
+    return ts ? soft_raise(cpu, EXC_NM) : SOFT_OK;
+}
+
+/* --- innocuous instructions --- */
+
+/* A fault of the stub is the guest's: the CPU itself found it (SDM vol. 3 6.15). */
+static int stub_fault(struct soft_cpu *cpu, const struct insn *insn)
+{
+    switch (cpu->host_fault.trapno) {
+    case EXC_DE: return soft_raise(cpu, EXC_DE);
+    case EXC_UD: return soft_raise(cpu, EXC_UD);
+    case EXC_MF: return soft_raise(cpu, EXC_MF);
+    case EXC_XM: return soft_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
+    case EXC_GP: return soft_raise_err(cpu, EXC_GP, 0); /* a misaligned vector operand, bad MXCSR bits */
+    default:
+        return soft_internal(cpu, "host exception %d in the stub of mnemonic %u at guest 0x%llx",
+                             cpu->host_fault.trapno, insn->mnemonic, (unsigned long long)cpu->rip);
+    }
+}
+
+static int run_stub(struct soft_cpu *cpu, const struct step_entry *entry, void *operand)
+{
+    cpu->slot[(CTX_TEMP - CTX_SLOT(0)) / 8] = (uint64_t)(uintptr_t)operand;
+    if (entry->insn.unit != UNIT_GPR)
+        soft_vec_unpark(cpu);
+    return switch_to_stub(cpu, entry->stub) == 0 ? SOFT_OK : stub_fault(cpu, &entry->insn);
+}
+
+/* #AC: CR0.AM, EFLAGS.AC, CPL 3 (SDM vol. 3 6.15). Operands of more than 8 bytes have rules of their own. */
+static int check_alignment(struct soft_cpu *cpu, const struct insn *insn, gva_t gva)
+{
+    if (!(cpu->cr0 & CR0_AM) || !(cpu->rflags & FLAG_AC) || cpu->cpl != 3)
+        return SOFT_OK;
+    unsigned size = insn->mem_size;
+    if ((size == 2 || size == 4 || size == 8) && (gva & (size - 1)))
+        return soft_raise_err(cpu, EXC_AC, 0);
+    return SOFT_OK;
+}
+
+/* The operand crosses a page or is a device's: through a buffer, aligned as the guest's address is. */
+static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva_t gva, unsigned access)
+{
+    const struct insn *insn = &entry->insn;
+    uint8_t *buf = cpu->exec->bounce + (gva & 63);
+    uint64_t rflags = cpu->rflags;
+    int result;
+
+    if (access == MMU_WRITE && !insn->mem_read) {
+        result = soft_check_write(cpu, gva, insn->mem_size);
+    } else {
+        if (access == MMU_WRITE && (result = soft_check_write(cpu, gva, insn->mem_size)) != SOFT_OK)
+            return result;
+        result = mmu_read(cpu, gva, buf, insn->mem_size, MMU_READ);
+    }
+    if (result == SOFT_OK)
+        result = run_stub(cpu, entry, buf);
+    if (result == SOFT_OK && insn->mem_written) {
+        result = mmu_write(cpu, gva, buf, insn->mem_size, MMU_WRITE);
+        if (result != SOFT_OK)
+            cpu->rflags = rflags;
+    }
+    return result;
+}
+
+static int run_with_memory(struct soft_cpu *cpu, const struct step_entry *entry)
+{
+    const struct insn *insn = &entry->insn;
+    unsigned access = insn->mem_written ? MMU_WRITE : MMU_READ;
+    gva_t gva;
+    void *hva;
+    int result;
+
+    if (insn->masked_mem)
+        return masked_run(cpu, entry);
+    result = soft_linear(cpu, insn->mem.seg, soft_ea(cpu, insn), insn->mem_size, insn->mem_written, &gva);
+    if (result == SOFT_OK)
+        result = check_alignment(cpu, insn, gva);
+    if (result == SOFT_OK)
+        result = mmu_host(cpu, gva, insn->mem_size, access, &hva);
+    if (result != SOFT_OK)
+        return result;
+    return hva ? run_stub(cpu, entry, hva) : run_bounced(cpu, entry, gva, access);
+}
+
+int step_run_stub(struct soft_cpu *cpu, const struct step_entry *entry, void *operand)
+{
+    return run_stub(cpu, entry, operand);
+}
+
+static int run_innocuous(struct soft_cpu *cpu, const struct step_entry *entry)
+{
+    const struct insn *insn = &entry->insn;
+
+    if (insn->nop)
+        return SOFT_OK;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_LEA) {
+        soft_gpr_write(cpu, insn->op[0].reg, false, insn->op[0].size, soft_ea(cpu, insn));
+        return SOFT_OK;
+    }
+    if (!entry->has_stub)
+        return soft_internal(cpu, "no stub for mnemonic %u at guest 0x%llx", insn->mnemonic,
+                             (unsigned long long)cpu->rip);
+    return insn->has_mem ? run_with_memory(cpu, entry) : run_stub(cpu, entry, NULL);
+}
+
+/* --- one instruction --- */
+
+static int execute(struct soft_cpu *cpu, const struct step_entry *entry)
+{
+    const struct insn *insn = &entry->insn;
+    int result;
+
+    if (insn->cls == INSN_INVALID)
+        return insn->too_long ? soft_raise_err(cpu, EXC_GP, 0) : soft_raise(cpu, EXC_UD);
+    result = check_unit(cpu, insn);
+    if (result != SOFT_OK)
+        return result;
+    return insn->cls == INSN_INNOCUOUS ? run_innocuous(cpu, entry) : insn->exec(cpu, insn);
+}
+
+static int step_insn(struct soft_cpu *cpu)
+{
+    struct step_entry *entry;
+    bool trap = cpu->rflags & FLAG_TF;
+    int result = debug_check_fetch(cpu);
+
+    cpu->interrupt_shadow = false;
+    cpu->mov_ss_shadow = false;
+    cpu->rflags &= ~FLAG_RF;
+    if (result == SOFT_OK)
+        result = step_fetch(cpu, &entry);
+    if (result != SOFT_OK)
+        return result;
+    cpu->next_rip = cpu->rip + entry->insn.len;
+    if (cpu->code_bits != 64)
+        cpu->next_rip = (uint32_t)cpu->next_rip;
+    result = execute(cpu, entry);
+    if (result == SOFT_FAULT)
+        return result;
+    cpu->rip = cpu->next_rip;
+    if (result == SOFT_OK && (trap || cpu->debug_hit))
+        return debug_trap(cpu, trap);
+    return result;
+}
+
+int soft_step(struct soft_cpu *cpu)
+{
+    cpu->stats.steps++;
+    int result = step_insn(cpu);
+
+    if (result == SOFT_FAULT)
+        result = soft_deliver(cpu, EVENT_EXCEPTION, &cpu->exc);
+    return result;
+}

@@ -1,0 +1,277 @@
+/* Guest block to host code: decode, flags liveness, emission, and the cold code behind it. */
+#include "engine/soft/translate.h"
+
+#include <errno.h>
+
+#include "base/bug.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/smc.h"
+
+#define ATTENTION_DISP ((int32_t)offsetof(struct soft_cpu, attention) - CTX_BIAS)
+
+static const struct insn *current(const struct trans *t)
+{
+    return &t->insn[t->at];
+}
+
+/* --- decode and liveness --- */
+
+static bool ends_block(const struct insn *insn)
+{
+    return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn);
+}
+
+/* A block stays within one page; an instruction that runs on into the next one is step's. */
+static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
+{
+    unsigned off = gpa & PAGE_MASK;
+    unsigned start = off;
+
+    t->count = 0;
+    t->off[0] = (uint16_t)off;
+    while (t->count < CACHE_BLOCK_INSNS && off < PAGE_SIZE) {
+        struct insn *insn = &t->insn[t->count];
+        if (insn_decode(t->cpu->svm, insn, hva + (off - start), (unsigned)(PAGE_SIZE - off), 64) != 0)
+            break;
+        if (insn->cls == INSN_INVALID && PAGE_SIZE - off < INSN_MAX_LEN)
+            break;
+        off += insn->len;
+        t->off[++t->count] = (uint16_t)off;
+        if (ends_block(insn))
+            break;
+    }
+}
+
+/* Flags that the instruction surely overwrites. Shifts and rotates by zero leave them (SDM vol. 2 SAL). */
+static uint16_t flags_killed(const struct insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return 0;
+    default:
+        /* An undefined flag may in truth be left alone by this CPU, so its old value stays wanted. */
+        return insn->cpuflags_written & ~insn->cpuflags_undefined;
+    }
+}
+
+static void find_live_flags(struct trans *t)
+{
+    uint16_t live = FLAG_ARITH;
+
+    for (unsigned i = t->count; i-- > 0;) {
+        const struct insn *insn = &t->insn[i];
+        if (insn->cls == INSN_INNOCUOUS)
+            live = (live & ~flags_killed(insn)) | insn->cpuflags_read;
+        else if (!trans_is_plain_stack(insn))
+            live = FLAG_ARITH;
+        t->live[i] = live;
+    }
+}
+
+/* --- exits and cold code --- */
+
+static void emit_exit(struct trans *t, uint32_t exit)
+{
+    emit_store_ctx_imm32(&t->e, CTX_EXIT, exit);
+    emit_land_at(emit_jmp(&t->e), t->cache->exit, &t->e);
+}
+
+void trans_step_exit(struct trans *t)
+{
+    emit_exit(t, CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12);
+    t->ended = true;
+}
+
+static void add_link(struct trans *t, unsigned n, uint8_t *site, unsigned guest_off)
+{
+    t->block->link[n] = (struct block_link){.site = site, .guest_off = (uint16_t)guest_off, .to = BLOCK_NONE};
+}
+
+void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
+{
+    if (guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE) {
+        emit_align_site(&t->e, 1);
+        add_link(t, link, emit_jmp(&t->e), (unsigned)guest_off);
+    } else {
+        emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
+        emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)guest_off);
+        emit_land_at(emit_jmp(&t->e), t->cache->dispatch, &t->e);
+    }
+    t->ended = true;
+}
+
+static void emit_cold(struct trans *t, const struct trans_cold *cold)
+{
+    struct emit *e = &t->e;
+
+    for (unsigned i = 0; i < cold->site_count; i++)
+        emit_land(e, cold->sites[i]);
+    if (cold->flags_saved)
+        emit_flags_restore(e);
+    emit_mov(e, HOST_S1, cold->gva_reg);
+    static const uint8_t lea_s2_rip[] = {0x4c, 0x8d, 0x15};
+    emit_bytes(e, lea_s2_rip, sizeof(lea_s2_rip));
+    emit32(e, (uint32_t)(cold->restart - (e->rw + 4)));
+    emit_store_ctx(e, HOST_S2, CTX_RESUME);
+    emit_exit(t, cold->exit);
+}
+
+static void emit_link_exits(struct trans *t)
+{
+    uint32_t number = (uint32_t)(t->block - t->cache->blocks);
+
+    for (unsigned n = 0; n < 2; n++) {
+        struct block_link *link = &t->block->link[n];
+        if (!link->site)
+            continue;
+        link->unlinked = t->e.rw;
+        emit_land(&t->e, link->site);
+        emit_store_ctx_imm32(&t->e, CTX_EXIT + 4, number);
+        emit_exit(t, CODE_EXIT_LINK | n << 8);
+    }
+}
+
+/*
+ * Every block begins by looking for attention: an interrupt or a kick waits for one block at most. Where the flags are
+ * dead this is CMP and JNE; else JRCXZ with RCX aside.
+ */
+static void emit_poll(struct trans *t)
+{
+    struct emit *e = &t->e;
+    struct trans_cold *cold = &t->cold[t->cold_count++];
+
+    *cold = (struct trans_cold){.gva_reg = HOST_S1, .exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12,
+                                .restart = e->rw};
+    if (t->count && t->live[0] == 0) {
+        emit8(e, 0x83); /* cmp dword [ctx + attention], 0 */
+        emit_modrm_disp(e, 7, HOST_CTX, ATTENTION_DISP);
+        emit8(e, 0);
+        cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+        return;
+    }
+    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_op_mem(e, OP_MOV_LOAD, false, GPR_RCX, HOST_CTX, ATTENTION_DISP);
+    emit8(e, 0xe3); /* jrcxz: over the next two */
+    uint8_t *skip = e->rw;
+    emit8(e, 0);
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    cold->sites[cold->site_count++] = emit_jmp(e);
+    if (!e->overflow)
+        *skip = (uint8_t)(e->rw - (skip + 1));
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+}
+
+/* --- emission --- */
+
+static bool unit_runs(const struct trans *t, const struct insn *insn)
+{
+    return t->mode >> (BLOCK_UNITS_SHIFT + insn->unit) & 1;
+}
+
+static bool emit_insn(struct trans *t)
+{
+    const struct insn *insn = current(t);
+
+    if (!unit_runs(t, insn))
+        return false;
+    switch (insn->cls) {
+    case INSN_INNOCUOUS: return trans_innocuous(t);
+    case INSN_STACK: return trans_stack(t);
+    case INSN_CONTROL: return trans_control(t);
+    default: return false;
+    }
+}
+
+static void add_mark(struct trans *t)
+{
+    struct soft_cache *cache = t->cache;
+    struct block_mark *mark = &cache->marks[t->block->first_mark + t->block->mark_count++];
+
+    mark->host_off = (uint32_t)(t->e.rw + t->e.rx_delta - t->block->code);
+    mark->guest_off = t->off[t->at];
+    mark->flags_dead = t->at < t->count ? FLAG_ARITH & ~t->live[t->at] : 0;
+}
+
+static void emit_body(struct trans *t)
+{
+    for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
+        unsigned cold_count = t->cold_count;
+        add_mark(t);
+        t->insn_start = t->e.rw;
+        if (emit_insn(t))
+            continue;
+        t->e.rw = t->insn_start;
+        t->cold_count = cold_count;
+        t->block->link[0].site = t->block->link[1].site = NULL;
+        trans_step_exit(t);
+    }
+    if (t->ended)
+        return;
+    add_mark(t);
+    t->insn_start = t->e.rw;
+    if (t->count == 0 || (t->count < CACHE_BLOCK_INSNS && t->off[t->count] < PAGE_SIZE))
+        trans_step_exit(t); /* the next instruction runs on into the next page */
+    else
+        trans_goto(t, t->off[t->count], 0);
+}
+
+/* Counting costs three instructions a block, so only with statistics wanted. */
+static void emit_count(struct trans *t)
+{
+    if (!t->cpu->svm->count_insns)
+        return;
+    emit_load_ctx(&t->e, HOST_S1, CTX_INSNS);
+    emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)t->count);
+    emit_store_ctx(&t->e, HOST_S1, CTX_INSNS);
+}
+
+static void emit_block(struct trans *t)
+{
+    t->block->first_mark = t->cache->mark_count;
+    t->at = 0;
+    emit_poll(t);
+    emit_count(t);
+    emit_body(t);
+    for (unsigned i = 0; i < t->cold_count; i++)
+        emit_cold(t, &t->cold[i]);
+    emit_link_exits(t);
+}
+
+struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
+{
+    struct soft_cache *cache = cpu->svm->cache;
+    struct trans *t = cpu->trans;
+    struct block *b = &cache->blocks[cache->block_count++];
+
+    BUG_ON(cpu->vec_live);
+    smc_protect(cpu->svm, gpa); /* before the bytes are read: a later write drops the block */
+    *b = (struct block){.gpa = gpa, .mode = mode, .code = cache->mem.rx + cache->used};
+    t->cpu = cpu;
+    t->cache = cache;
+    t->block = b;
+    t->mode = mode;
+    t->cold_count = 0;
+    t->ended = false;
+    t->e = (struct emit){.rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE,
+                         .rx_delta = cache->mem.rx - cache->mem.rw};
+    decode_block(t, gpa, hva);
+    find_live_flags(t);
+    emit_block(t);
+    BUG_ON(t->e.overflow);
+
+    cache->mark_count += b->mark_count;
+    b->guest_bytes = t->off[t->count] - t->off[0];
+    b->code_size = (uint32_t)(t->e.rw + t->e.rx_delta - b->code);
+    cache->used = ALIGN_UP(cache->used + b->code_size, 16);
+    cache_insert(cpu->svm, b);
+    cpu->stats.blocks_translated++;
+    cpu->stats.bytes_translated += b->guest_bytes;
+    return b;
+}

@@ -1,0 +1,65 @@
+/* Translation of one guest block: decoded instructions, what they need of the flags, and the host code being made. */
+#pragma once
+
+#include "engine/soft/cache.h"
+#include "engine/soft/emit.h"
+
+#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 2 + 4)
+
+/* Code out of the hot path: where a shadow lookup that found nothing goes on. */
+struct trans_cold {
+    uint8_t *sites[2]; /* rel32s of the branches that come here */
+    unsigned site_count;
+    unsigned gva_reg;  /* holds the address */
+    uint32_t exit;     /* CTX_EXIT's value */
+    const uint8_t *restart; /* writable address of the instruction's first byte */
+    bool flags_saved;
+};
+
+struct trans {
+    struct soft_cpu *cpu;
+    struct soft_cache *cache;
+    struct block *block;
+    struct emit e;
+    uint32_t mode;
+
+    struct insn insn[CACHE_BLOCK_INSNS];
+    uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
+    uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
+    unsigned count;
+
+    unsigned at;          /* the instruction being emitted */
+    uint8_t *insn_start;  /* its first host byte */
+    struct trans_cold cold[TRANS_MAX_COLD];
+    unsigned cold_count;
+    bool ended;            /* the last emitted instruction leaves the block */
+};
+
+/* Translates the block at rip (its byte at hva, guest-physical gpa). The caller has made room. Vectors must be parked. */
+struct block *translate_block(struct soft_cpu *, gpa_t gpa, const uint8_t *hva, uint32_t mode);
+
+/* --- parts of the translator; each returns false where the instruction is left to step --- */
+
+/* Home of a guest register on the host, or REG_NONE for R9, R10 and R11, which live in the context. */
+unsigned trans_home(unsigned gpr);
+/* The register's value in a host register: its home, or scratch loaded from the context. */
+unsigned trans_value(struct trans *, unsigned gpr, unsigned scratch);
+
+/* The linear address of the explicit memory operand; returns the register that holds it (HOST_S1 or a home). REG_NONE: not possible. */
+unsigned trans_address(struct trans *);
+/* Shadow lookup of [gva_reg, size): afterwards gva_reg + HOST_S2 is the host address. gva_reg is never HOST_S2. */
+void trans_lookup(struct trans *, unsigned gva_reg, unsigned size, bool write);
+
+/* PUSH, POP and LEAVE in forms that are translated: they neither end a block nor touch flags. */
+bool trans_is_plain_stack(const struct insn *);
+bool trans_innocuous(struct trans *);
+bool trans_stack(struct trans *);
+bool trans_control(struct trans *);
+
+/* Ends the block: goes on at a guest offset of this page (which may be the next page's start). link: 0 or 1. */
+void trans_goto(struct trans *, int64_t guest_off, unsigned link);
+/* Ends the block by leaving for step at the running instruction. */
+void trans_step_exit(struct trans *);
+/* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
+void trans_push_lookup(struct trans *);
+void trans_push_done(struct trans *);

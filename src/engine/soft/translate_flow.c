@@ -1,0 +1,244 @@
+/* Near control flow and the stack: jumps, calls, returns, pushes and pops. */
+#include "engine/soft/translate.h"
+
+static const struct insn *current(const struct trans *t)
+{
+    return &t->insn[t->at];
+}
+
+/* --- stack --- */
+
+bool trans_is_plain_stack(const struct insn *insn)
+{
+    if (insn->cls != INSN_STACK || insn->opsize != 8)
+        return false;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+        return insn->op[0].kind == OPERAND_GPR || (insn->mnemonic == ZYDIS_MNEMONIC_PUSH &&
+                                                   (insn->op[0].kind == OPERAND_IMM || insn->has_mem));
+    case ZYDIS_MNEMONIC_LEAVE: return true;
+    default: return false;
+    }
+}
+
+void trans_push_lookup(struct trans *t)
+{
+    emit_lea(&t->e, HOST_S1, HOST_SP, -8);
+    trans_lookup(t, HOST_S1, 8, true);
+}
+
+void trans_push_done(struct trans *t)
+{
+    emit_lea(&t->e, HOST_SP, HOST_SP, -8);
+}
+
+static void push_gpr(struct trans *t, unsigned gpr)
+{
+    unsigned home = trans_home(gpr);
+
+    trans_push_lookup(t);
+    if (home != REG_NONE) {
+        emit_op_sib(&t->e, OP_MOV_STORE, true, home, HOST_S1, HOST_S2, 1, 0);
+    } else {
+        emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+        emit_load_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
+        emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+    }
+    trans_push_done(t);
+}
+
+static void push_imm(struct trans *t, int32_t imm)
+{
+    trans_push_lookup(t);
+    emit_rex(&t->e, true, 0, HOST_S2, HOST_S1); /* mov qword [S1 + S2], imm32 */
+    emit8(&t->e, 0xc7);
+    emit8(&t->e, 0x04);
+    emit8(&t->e, (uint8_t)((HOST_S2 & 7) << 3 | (HOST_S1 & 7)));
+    emit32(&t->e, (uint32_t)imm);
+    trans_push_done(t);
+}
+
+/* The value waits in CTX_TEMP while the push's own lookup takes both scratch registers. */
+static bool push_mem(struct trans *t)
+{
+    unsigned gva = trans_address(t);
+
+    if (gva == REG_NONE)
+        return false;
+    trans_lookup(t, gva, 8, false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S2, gva, HOST_S2, 1, 0);
+    emit_store_ctx(&t->e, HOST_S2, CTX_TEMP);
+    trans_push_lookup(t);
+    emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+    emit_load_ctx(&t->e, HOST_S2, CTX_TEMP);
+    emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+    trans_push_done(t);
+    return true;
+}
+
+static void pop_gpr(struct trans *t, unsigned gpr)
+{
+    unsigned home = trans_home(gpr);
+
+    trans_lookup(t, HOST_SP, 8, false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, true, home == REG_NONE ? HOST_S2 : home, HOST_SP, HOST_S2, 1, 0);
+    if (home == REG_NONE)
+        emit_store_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
+    if (gpr != GPR_RSP)
+        emit_lea(&t->e, HOST_SP, HOST_SP, 8);
+}
+
+bool trans_stack(struct trans *t)
+{
+    const struct insn *insn = current(t);
+
+    if (!trans_is_plain_stack(insn))
+        return false;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        if (insn->has_mem)
+            return push_mem(t);
+        if (insn->op[0].kind == OPERAND_GPR)
+            push_gpr(t, insn->op[0].reg);
+        else
+            push_imm(t, (int32_t)insn->op[0].imm);
+        return true;
+    case ZYDIS_MNEMONIC_POP: pop_gpr(t, insn->op[0].reg); return true;
+    default: /* LEAVE */
+        trans_lookup(t, GPR_RBP, 8, false);
+        emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S2, GPR_RBP, HOST_S2, 1, 0);
+        emit_lea(&t->e, HOST_SP, GPR_RBP, 8);
+        emit_mov(&t->e, GPR_RBP, HOST_S2);
+        return true;
+    }
+}
+
+/* --- control --- */
+
+static void dispatch(struct trans *t)
+{
+    emit_land_at(emit_jmp(&t->e), t->cache->dispatch, &t->e);
+    t->ended = true;
+}
+
+/* Guest offset of a relative branch's target, from the page's start; false when it is out of a LEA's reach. */
+static bool target_of(const struct trans *t, int64_t *off)
+{
+    *off = (int64_t)t->off[t->at + 1] + (int64_t)current(t)->op[0].imm;
+    return *off >= INT32_MIN && *off <= INT32_MAX;
+}
+
+/* The target of an indirect branch into HOST_S1. */
+static bool load_target(struct trans *t)
+{
+    const struct insn *insn = current(t);
+
+    if (!insn->has_mem) {
+        unsigned value = trans_value(t, insn->op[0].reg, HOST_S1);
+        emit_mov(&t->e, HOST_S1, value);
+        return true;
+    }
+    unsigned gva = trans_address(t);
+    if (gva == REG_NONE)
+        return false;
+    trans_lookup(t, gva, 8, false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, gva, HOST_S2, 1, 0);
+    return true;
+}
+
+static bool emit_jump(struct trans *t)
+{
+    int64_t off;
+
+    if (current(t)->op[0].kind == OPERAND_REL) {
+        if (!target_of(t, &off))
+            return false;
+        trans_goto(t, off, 0);
+        return true;
+    }
+    if (!load_target(t))
+        return false;
+    dispatch(t);
+    return true;
+}
+
+static void push_return_address(struct trans *t)
+{
+    trans_push_lookup(t);
+    emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+    emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
+    emit_lea(&t->e, HOST_S2, HOST_S2, t->off[t->at + 1]);
+    emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+    trans_push_done(t);
+}
+
+static bool emit_call(struct trans *t)
+{
+    const struct insn *insn = current(t);
+    int64_t off;
+
+    if (insn->op[0].kind == OPERAND_REL) {
+        if (!target_of(t, &off))
+            return false;
+        push_return_address(t);
+        trans_goto(t, off, 0);
+        return true;
+    }
+    if (!load_target(t))
+        return false;
+    emit_store_ctx(&t->e, HOST_S1, CTX_SAVE_RCX); /* dispatch alone uses that slot, and later */
+    push_return_address(t);
+    emit_load_ctx(&t->e, HOST_S1, CTX_SAVE_RCX);
+    dispatch(t);
+    return true;
+}
+
+static bool emit_return(struct trans *t)
+{
+    const struct insn *insn = current(t);
+    int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
+
+    trans_lookup(t, HOST_SP, 8, false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, 0);
+    emit_lea(&t->e, HOST_SP, HOST_SP, 8 + extra);
+    dispatch(t);
+    return true;
+}
+
+/* Jcc rel8 is 7x and rel32 0F 8x with the same condition in the low bits. */
+static bool emit_conditional(struct trans *t)
+{
+    const struct insn *insn = current(t);
+    int64_t off;
+
+    if (!target_of(t, &off))
+        return false;
+    if (off >= 0 && off < (int64_t)PAGE_SIZE) {
+        emit_align_site(&t->e, 2);
+        uint8_t *site = emit_jcc(&t->e, insn->opcode & 0xf);
+        t->block->link[1] = (struct block_link){.site = site, .guest_off = (uint16_t)off, .to = BLOCK_NONE};
+        trans_goto(t, t->off[t->at + 1], 0);
+        return true;
+    }
+    uint8_t *taken = emit_jcc(&t->e, insn->opcode & 0xf);
+    trans_goto(t, t->off[t->at + 1], 0);
+    emit_land(&t->e, taken);
+    trans_goto(t, off, 1);
+    return true;
+}
+
+bool trans_control(struct trans *t)
+{
+    const struct insn *insn = current(t);
+
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_JMP: return emit_jump(t);
+    case ZYDIS_MNEMONIC_CALL: return emit_call(t);
+    case ZYDIS_MNEMONIC_RET: return emit_return(t);
+    default: break;
+    }
+    bool jcc = (insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) ||
+               (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80);
+    return jcc && emit_conditional(t);
+}

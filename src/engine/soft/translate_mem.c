@@ -1,0 +1,248 @@
+/* Innocuous instructions and their memory operands: the instruction itself, on redirected registers and addresses. */
+#include "engine/soft/translate.h"
+
+static int32_t seg_base_disp(unsigned n)
+{
+    return (int32_t)(offsetof(struct soft_cpu, seg) + n * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, base)) -
+           CTX_BIAS;
+}
+
+unsigned trans_home(unsigned gpr)
+{
+    if (gpr == GPR_RSP)
+        return HOST_SP;
+    return gpr >= GPR_R9 && gpr <= GPR_R11 ? REG_NONE : gpr;
+}
+
+unsigned trans_value(struct trans *t, unsigned gpr, unsigned scratch)
+{
+    unsigned home = trans_home(gpr);
+
+    if (home != REG_NONE)
+        return home;
+    emit_load_ctx(&t->e, scratch, CTX_GPR((int)gpr));
+    return scratch;
+}
+
+static bool fits_disp(int64_t value)
+{
+    return value >= INT32_MIN && value <= INT32_MAX;
+}
+
+/* base + index * scale + disp into dst, which may be a scratch register or an operand's home; addrsize 4 truncates. */
+static void effective_address(struct trans *t, unsigned dst, const struct insn *insn)
+{
+    const struct insn_mem *m = &insn->mem;
+    bool wide = insn->addrsize == 8;
+    struct emit *e = &t->e;
+
+    if (m->base == REG_NONE && m->index == REG_NONE) {
+        emit_mov_simm32(e, dst, (int32_t)m->disp);
+        if (!wide)
+            emit_op_reg(e, OP_MOV_LOAD, false, dst, dst);
+        return;
+    }
+    unsigned base = m->base == REG_NONE ? REG_NONE : trans_value(t, m->base, HOST_S1);
+    unsigned index = m->index == REG_NONE ? REG_NONE : trans_value(t, m->index, HOST_S2);
+    if (index == REG_NONE)
+        emit_op_mem(e, OP_LEA, wide, dst, base, (int32_t)m->disp);
+    else if (base == REG_NONE)
+        emit_op_index(e, OP_LEA, wide, dst, index, m->scale, (int32_t)m->disp);
+    else
+        emit_op_sib(e, OP_LEA, wide, dst, base, index, m->scale, (int32_t)m->disp);
+}
+
+static bool rip_address(struct trans *t, unsigned dst, const struct insn *insn)
+{
+    int64_t off = (int64_t)t->off[t->at + 1] + insn->mem.disp;
+
+    if (!fits_disp(off) || insn->addrsize != 8)
+        return false;
+    emit_load_ctx(&t->e, dst, CTX_CODE_PAGE);
+    emit_lea(&t->e, dst, dst, (int32_t)off);
+    return true;
+}
+
+unsigned trans_address(struct trans *t)
+{
+    const struct insn *insn = &t->insn[t->at];
+    const struct insn_mem *m = &insn->mem;
+    bool based = m->seg == SEG_FS || m->seg == SEG_GS;
+
+    if (insn->addrsize < 4 || !fits_disp(m->disp))
+        return REG_NONE;
+    if (m->rip_relative) {
+        if (!rip_address(t, HOST_S1, insn))
+            return REG_NONE;
+    } else if (m->base != REG_NONE && m->index == REG_NONE && m->disp == 0 && insn->addrsize == 8 && !based &&
+               trans_home(m->base) != REG_NONE) {
+        return trans_home(m->base);
+    } else {
+        effective_address(t, HOST_S1, insn);
+    }
+    if (based) {
+        emit_load_ctx(&t->e, HOST_S2, seg_base_disp(m->seg));
+        emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+    }
+    return HOST_S1;
+}
+
+void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    bool live = t->live[t->at] != 0;
+    struct trans_cold *cold = &t->cold[t->cold_count++];
+
+    *cold = (struct trans_cold){
+        .gva_reg = gva_reg,
+        .exit = CODE_EXIT_MISS | (uint32_t)write << 4 | size << 5 | (uint32_t)t->off[t->at] << 12,
+        .restart = t->insn_start,
+        .flags_saved = live,
+    };
+    if (live)
+        emit_flags_save(e);
+    if (size > 1) { /* first and last byte differ in bit 12 exactly when a page boundary lies between them */
+        emit_lea(e, HOST_S2, gva_reg, (int32_t)size - 1);
+        emit_op_reg(e, 0x33, false, HOST_S2, gva_reg); /* xor */
+        static const uint8_t test_s2_bit12[] = {0x41, 0xf7, 0xc2, 0x00, 0x10, 0x00, 0x00};
+        emit_bytes(e, test_s2_bit12, sizeof(test_s2_bit12));
+        cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+    }
+    emit_pext_ctx(e, HOST_S2, gva_reg, CTX_PAGE_MASK);
+    if (write)
+        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, CTX_WRITE_TABLE);
+    emit_load_gs_table(e, HOST_S2, HOST_S2);
+    emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
+    cold->sites[cold->site_count++] = emit_jcc(e, CC_Z);
+    if (live)
+        emit_flags_restore(e);
+}
+
+/* --- the instruction itself --- */
+
+/* Registers among the operands that live in the context, each with the scratch register that stands for it. */
+struct homeless {
+    unsigned count;
+    unsigned gpr[2];
+    bool read[2], written[2];
+};
+
+static bool note_homeless(struct homeless *h, const struct insn_field *f, unsigned limit)
+{
+    if (f->gpr == REG_NONE || trans_home(f->gpr) != REG_NONE)
+        return true;
+    unsigned i = 0;
+    while (i < h->count && h->gpr[i] != f->gpr)
+        i++;
+    if (i == limit)
+        return false;
+    if (i == h->count) {
+        h->gpr[h->count++] = f->gpr;
+        h->read[i] = h->written[i] = false;
+    }
+    h->read[i] |= f->read || f->size < 4; /* narrow results keep the rest of the register */
+    h->written[i] |= f->written;
+    return true;
+}
+
+static bool find_homeless(struct homeless *h, const struct insn *insn, unsigned limit)
+{
+    *h = (struct homeless){0};
+    return note_homeless(h, &insn->reg, limit) && note_homeless(h, &insn->rm, limit) &&
+           note_homeless(h, &insn->vvvv, limit) && note_homeless(h, &insn->opc, limit);
+}
+
+static void start_map(struct insn_rewrite *rw)
+{
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        rw->map[i] = (uint8_t)trans_home(i);
+    rw->mem_base = rw->mem_index = REG_NONE;
+}
+
+/* first: the scratch register for h's first register; the second gets the other one. */
+static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn_rewrite *rw, const struct homeless *h,
+                           const unsigned scratch[2])
+{
+    uint8_t code[INSN_REWRITE_MAX];
+
+    for (unsigned i = 0; i < h->count; i++) {
+        rw->map[h->gpr[i]] = (uint8_t)scratch[i];
+        if (h->read[i])
+            emit_load_ctx(&t->e, scratch[i], CTX_GPR((int)h->gpr[i]));
+    }
+    int len = insn_rewrite(insn, rw, code);
+    if (len < 0)
+        return false;
+    emit_bytes(&t->e, code, (unsigned)len);
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->written[i])
+            emit_store_ctx(&t->e, scratch[i], CTX_GPR((int)h->gpr[i]));
+    return true;
+}
+
+static bool with_registers(struct trans *t, const struct insn *insn)
+{
+    static const unsigned scratch[] = {HOST_S1, HOST_S2};
+    struct insn_rewrite rw;
+    struct homeless h;
+
+    if (!find_homeless(&h, insn, 2))
+        return false;
+    start_map(&rw);
+    return emit_rewritten(t, insn, &rw, &h, scratch);
+}
+
+static bool with_memory(struct trans *t, const struct insn *insn)
+{
+    static const unsigned scratch[] = {HOST_S2, REG_NONE};
+    struct insn_rewrite rw;
+    struct homeless h;
+
+    if (insn->mem_size == 0 || insn->mem_size > 64 || !find_homeless(&h, insn, 1))
+        return false;
+    unsigned gva = trans_address(t);
+    if (gva == REG_NONE)
+        return false;
+    trans_lookup(t, gva, insn->mem_size, insn->mem_written);
+    start_map(&rw);
+    rw.mem_base = (uint8_t)gva;
+    rw.mem_index = HOST_S2;
+    if (h.count) {
+        emit_lea_sum(&t->e, HOST_S1, gva, HOST_S2);
+        rw.mem_base = HOST_S1;
+        rw.mem_index = REG_NONE;
+    }
+    return emit_rewritten(t, insn, &rw, &h, scratch);
+}
+
+static bool emit_lea_insn(struct trans *t, const struct insn *insn)
+{
+    unsigned gpr = insn->op[0].reg;
+    unsigned home = trans_home(gpr);
+    unsigned dst = home == REG_NONE ? HOST_S1 : home;
+
+    if (insn->op[0].size < 4 || insn->addrsize < 4 || !fits_disp(insn->mem.disp))
+        return false;
+    if (insn->mem.rip_relative) {
+        if (!rip_address(t, dst, insn))
+            return false;
+    } else {
+        effective_address(t, dst, insn);
+    }
+    if (insn->op[0].size == 4)
+        emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, dst);
+    if (home == REG_NONE)
+        emit_store_ctx(&t->e, dst, CTX_GPR((int)gpr));
+    return true;
+}
+
+bool trans_innocuous(struct trans *t)
+{
+    const struct insn *insn = &t->insn[t->at];
+
+    if (insn->nop)
+        return true;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
+        return emit_lea_insn(t, insn);
+    return insn->has_mem ? with_memory(t, insn) : with_registers(t, insn);
+}
