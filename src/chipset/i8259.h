@@ -4,25 +4,24 @@
 #include <pthread.h>
 
 #include "base/device.h"
-#include "base/log.h"
 #include "mem/bus.h"
 
 struct i8259_chip {
-    uint8_t lines;       /* the IR inputs as they stand */
-    uint8_t irr;         /* requests: latched edges, or levels that stand */
-    uint8_t imr;         /* OCW1 */
+    uint8_t lines;        /* the IR inputs as they stand */
+    uint8_t irr;          /* requests: latched edges, or levels that stand */
+    uint8_t imr;          /* OCW1 */
     uint8_t isr;
-    uint8_t elcr;        /* 1 = level-triggered */
-    uint8_t icw2;        /* vector base */
-    uint8_t icw4;
-    uint8_t init_step;   /* 0 = initialized; else the ICW that comes next: 2, 3, 4 */
-    uint8_t expect_icw4; /* ICW1.IC4 */
-    uint8_t ltim;        /* ICW1.LTIM: all inputs are level-triggered */
-    uint8_t lowest;      /* the input of lowest priority: 7 unless rotated */
+    uint8_t elcr;         /* 1 = level-triggered */
+    uint8_t icw1;         /* bit 0: ICW4 comes, 1: single, 3: all inputs are level-triggered */
+    uint8_t icw2;         /* vector base */
+    uint8_t icw4;         /* bit 1: automatic EOI, 4: special fully nested */
+    uint8_t init_step;    /* the ICW that comes next: 2, 3, 4; 0 = none */
+    uint8_t ready;        /* the sequence of ICWs was finished; before it no interrupt leaves the chip */
+    uint8_t lowest;       /* the input of lowest priority: 7 unless rotated */
     uint8_t rotate_aeoi;
     uint8_t special_mask;
-    uint8_t read_isr;    /* OCW3: what a read of the even port gives */
-    uint8_t poll;        /* OCW3: the next read is a poll */
+    uint8_t read_isr;     /* OCW3: what a read of the even port gives */
+    uint8_t poll;         /* OCW3: the next read is a poll */
 };
 
 struct i8259_state {
@@ -38,7 +37,6 @@ struct i8259 {
     void (*intr)(void *opaque, bool level);
     void *opaque;
     bool intr_level;
-    struct log_limit complaints;
 };
 
 /*
@@ -53,8 +51,8 @@ void i8259_reset(struct i8259 *);
 void i8259_set_line(struct i8259 *, unsigned irq, bool level);
 
 /*
- * The INTA cycle: the vector, a spurious one (input 7 of either chip) when the request was withdrawn meanwhile, or -1 when INTR is not even
- * raised, so that no processor asks. Any thread; holds no lock of the caller's order.
+ * The INTA cycle: the vector; a spurious one (input 7) when the request was withdrawn after the processor saw INTR; -1 from a pair that was
+ * never initialized. Any thread.
  */
 int i8259_ack(struct i8259 *);
 

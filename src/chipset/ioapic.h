@@ -11,9 +11,8 @@
 #define IOAPIC_PINS 24
 
 struct ioapic_state {
-    uint64_t redirection[IOAPIC_PINS]; /* with delivery status 0; remote IRR as it stands */
+    uint64_t redirection[IOAPIC_PINS]; /* as the guest reads them: remote IRR included, delivery status always idle */
     uint32_t lines;                    /* inputs that are asserted */
-    uint32_t pending;                  /* edges that came while masked or found nobody */
     uint8_t id;
     uint8_t select;
 };
