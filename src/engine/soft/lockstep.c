@@ -140,13 +140,13 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
     return SOFT_OK;
 }
 
-/* Newest first, so that the oldest bytes come out on top. */
+/* Keeps what memory holds now, and puts the old bytes back: newest first, so that the oldest come out on top. */
 static void take_back(struct lockstep *l)
 {
-    for (unsigned i = l->journal_count; i-- > 0;) {
+    for (unsigned i = 0; i < l->journal_count; i++)
         copy(l->journal[i].new, l->journal[i].hva, l->journal[i].n);
+    for (unsigned i = l->journal_count; i-- > 0;)
         copy(l->journal[i].hva, l->journal[i].old, l->journal[i].n);
-    }
 }
 
 /* Runs the block once, filling shadow entries as it goes. True when it ran up to an exit that can be compared. */

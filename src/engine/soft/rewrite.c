@@ -114,7 +114,8 @@ static int rewrite_vex(struct encoder *e, const struct insn *insn, const struct 
     put(e, (f->reg & 8 ? 0 : 0x80) | (f->index & 8 ? 0 : 0x40) | (f->base & 8 ? 0 : 0x20) | map);
     put(e, last);
     put(e, insn->opcode);
-    put_modrm(e, f);
+    if (insn->modrm_off != 0xff) /* VZEROUPPER has none */
+        put_modrm(e, f);
     put_imm(e, insn);
     return (int)e->len;
 }
