@@ -317,10 +317,10 @@ static uint8_t *next_element(const struct string_op *op, uint8_t *host)
 static int compare_run(struct string_op *op, bool has_src, uint64_t *n, uint64_t *a, uint64_t *b, bool *ended)
 {
     uint64_t run = *n, done = 0;
-    int result = has_src ? side_open(op, &op->src, &run) : SOFT_OK;
+    int result = side_open(op, &op->dst, &run); /* when both fault, AMD's CPUs tell of this one */
 
-    if (result == SOFT_OK)
-        result = side_open(op, &op->dst, &run);
+    if (result == SOFT_OK && has_src)
+        result = side_open(op, &op->src, &run);
     if (result != SOFT_OK)
         return result;
     do {
