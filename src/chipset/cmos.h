@@ -14,8 +14,8 @@ struct cmos_state {
     uint8_t index;
     uint8_t reg[CMOS_BYTES]; /* alarm, control and memory bytes; time and date only while the clock is halted */
     int64_t offset_ns;       /* guest's clock (UTC, ns since 1970) = CLOCK_REALTIME + offset_ns */
-    uint64_t update_seen;    /* the guest's second up to which update and alarm were looked at */
-    uint64_t periodic_ns;    /* CLOCK_MONOTONIC up to which the periodic tick was looked at; saved as the time since then */
+    int64_t second_seen;     /* the guest's second up to which updates and alarms were looked for */
+    uint64_t tick_seen_ns;   /* CLOCK_MONOTONIC up to which periodic ticks were looked for; saved as the time since then */
 };
 
 struct cmos {
@@ -27,7 +27,6 @@ struct cmos {
     struct loop_timer timer;
     struct irq_line irq;
     bool irq_level;
-    uint64_t memory_low, memory_high;
 };
 
 /* pio: 0x70, 0x71. irq: ISA IRQ 8. memory_low, memory_high: bytes of RAM below and above 4 GiB, for the bytes in which BIOSes tell them. */

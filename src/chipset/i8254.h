@@ -10,24 +10,26 @@
 
 #define I8254_HZ 1193182ULL
 
+/* All times are in ticks of I8254_HZ since CLOCK_MONOTONIC's zero. */
 struct i8254_channel {
-    uint64_t start_ns;    /* CLOCK_MONOTONIC when the count was loaded or the gate rose; saved as the time since then */
-    uint64_t paused_ns;   /* time counted before the gate stopped it (modes 0, 2, 3, 4 with the gate low) */
-    uint32_t reload;      /* 1-65536, as a binary number; 0 = never loaded */
-    uint32_t next_reload; /* mode 2, 3: takes over at the end of the period; 0 = none */
+    uint64_t start;       /* when the count was loaded: now - start ticks were counted. Saved as that difference */
+    uint64_t paused;      /* gate low: the ticks that were counted before */
+    uint32_t reload;      /* 1-65536; 0 = never loaded */
+    uint32_t next_reload; /* takes over at the end of the period (modes 2, 3) or at the next trigger (1, 5); 0 = none */
+    uint32_t backlog;     /* channel 0: interrupts that are due and not raised yet */
+    uint8_t fired;        /* modes 0, 4: the terminal count was reached and told */
     uint8_t mode;         /* 0-5 */
     uint8_t bcd;
     uint8_t access;       /* 1 = low byte, 2 = high byte, 3 = low then high */
     uint8_t gate;
-    uint8_t counting;     /* loaded (and triggered, for modes 1 and 5), not stopped by the gate */
+    uint8_t counting;     /* loaded, and in modes 1 and 5 triggered */
     uint8_t write_high;   /* access 3: the high byte comes next */
-    uint8_t write_low;    /* access 3: the low byte that waits */
-    uint8_t read_high;
-    uint8_t latched;      /* bytes of the latched count that wait to be read */
+    uint8_t write_low;    /* ... and this low byte waits for it */
+    uint8_t read_high;    /* access 3: the next read gives the high byte */
+    uint8_t count_latched;
+    uint16_t latch;
     uint8_t status_latched;
     uint8_t status;
-    uint16_t latch;
-    uint64_t ticks_raised; /* channel 0: the periods whose interrupt was raised */
 };
 
 struct i8254_state {
@@ -41,9 +43,10 @@ struct i8254 {
     pthread_mutex_t lock;
     struct bus *bus;
     struct bus_range ports, port61;
-    struct loop_timer timer; /* the next edge of OUT0 */
+    struct loop_timer timer; /* the next interrupt of channel 0 */
     struct irq_line irq;
     bool irq_level;
+    uint64_t earliest_ns; /* no interrupt before this: see BACKLOG_MAX */
 };
 
 /* pio: 0x40-0x43, 0x61. irq: OUT of channel 0, as a level. */
