@@ -302,7 +302,8 @@ static bool header_is_valid(const struct soft_cpu *cpu, const struct xrstor *x)
             return false;
     if (!x->compacted)
         return !(x->bv & ~cpu->xcr0) && x->xcomp == 0;
-    return cpuid_offers(cpu->svm, X86_XSAVEC) && !(x->xcomp & ~XCOMP_COMPACTED & ~cpu->xcr0) && !(x->bv & ~x->xcomp);
+    uint64_t present = x->xcomp & ~XCOMP_COMPACTED;
+    return cpuid_offers(cpu->svm, X86_XSAVEC) && !(present & ~cpu->xcr0) && !(x->bv & ~present);
 }
 
 /* True when MXCSR comes from memory: always in the standard form, with SSE state in the compacted one. */
@@ -392,8 +393,6 @@ static int xrstor_begin(struct soft_cpu *cpu, const struct insn *insn, struct xr
         return gp0(cpu);
     if (loads_mxcsr(x) && (vec_get32(x->legacy + FX_MXCSR) & ~cpu->svm->cpuid->mxcsr_mask))
         return gp0(cpu);
-    if (x->compacted) /* components that the area has no room for become initial */
-        x->bv &= x->xcomp;
     return SOFT_OK;
 }
 
@@ -491,6 +490,7 @@ static void get_env(struct soft_cpu *cpu, const uint8_t *in, unsigned field)
         if ((tags >> (2 * i) & 3) != 3)
             abridged |= 1u << i;
     vec_put16(cpu->xsave + FX_FCW, (vec_get16(in) & 0x1f3f) | 0x40); /* bit 6 reads as 1, the other reserved ones as 0 */
+    vec_image_set_top(cpu, vec_get16(in + field) >> 11 & 7);
     vec_put16(cpu->xsave + FX_FSW, vec_get16(in + field));
     vec_put16(cpu->xsave + FX_FTW, (uint16_t)abridged);
     memset(cpu->xsave + FX_FOP, 0, FX_MXCSR - FX_FOP);
@@ -541,6 +541,7 @@ int sys_fnsave(struct soft_cpu *cpu, const struct insn *insn)
 
     if (result != SOFT_OK)
         return result;
+    vec_image_set_top(cpu, 0);
     memset(cpu->xsave, 0, FX_MXCSR);
     vec_put16(cpu->xsave + FX_FCW, FCW_INIT);
     return SOFT_OK;

@@ -119,18 +119,26 @@ void vec_image_set_opmask(struct soft_cpu *cpu, unsigned k, uint64_t value)
     vec_put64(opmask_bytes(cpu, k), value);
 }
 
-void vec_image_mmx(struct soft_cpu *cpu)
+void vec_image_set_top(struct soft_cpu *cpu, unsigned top)
 {
-    uint8_t physical[8][16];
+    uint8_t physical[8][16], *st = cpu->xsave + FX_ST;
     uint16_t fsw;
-    unsigned top;
+    unsigned old;
 
     vec_image_use(cpu, XSTATE_X87);
     fsw = vec_get16(cpu->xsave + FX_FSW);
-    top = fsw >> 11 & 7;
-    for (unsigned i = 0; i < 8; i++) /* the image is in stack order: slot i is physical register TOP + i */
-        memcpy(physical[(top + i) & 7], cpu->xsave + FX_ST + 16 * i, 16);
-    memcpy(cpu->xsave + FX_ST, physical, sizeof(physical));
-    vec_put16(cpu->xsave + FX_FSW, fsw & ~(7u << 11));
+    old = fsw >> 11 & 7;
+    if (old == top)
+        return;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(physical[(old + i) & 7], st + 16 * i, 16);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st + 16 * i, physical[(top + i) & 7], 16);
+    vec_put16(cpu->xsave + FX_FSW, (uint16_t)((fsw & ~(7u << 11)) | top << 11));
+}
+
+void vec_image_mmx(struct soft_cpu *cpu)
+{
+    vec_image_set_top(cpu, 0);
     vec_put16(cpu->xsave + FX_FTW, 0xff);
 }

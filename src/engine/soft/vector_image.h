@@ -83,5 +83,8 @@ void vec_image_write(struct soft_cpu *, unsigned n, const uint8_t *in, unsigned 
 uint64_t vec_image_opmask(const struct soft_cpu *, unsigned k);
 void vec_image_set_opmask(struct soft_cpu *, unsigned k, uint64_t value);
 
-/* What an MMX instruction does to the x87 state: TOP = 0, all tags valid; registers keep their physical places. */
+/* A new TOP. Registers keep their physical places, while the image is in stack order: slot i is physical register TOP + i. */
+void vec_image_set_top(struct soft_cpu *, unsigned top);
+
+/* What an MMX instruction does to the x87 state: TOP = 0, all tags valid. */
 void vec_image_mmx(struct soft_cpu *);
