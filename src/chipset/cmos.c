@@ -56,6 +56,7 @@ enum cmos_index {
 #define UIP_NS 244000            /* UIP is set this long before the update (data sheet, "Update cycle") */
 #define ALARM_LOOK_NS 10000000000ULL /* the host's date may be stepped while we wait: look again */
 #define SECONDS_PER_DAY 86400
+#define OFFSET_LIMIT_NS (INT64_MAX / 4 * 3) /* what start_clock() can make, and no overflow beside the host's date of this century */
 
 static const struct state_field fields[] = {
     STATE_FIELD(struct cmos_state, index),       STATE_ARRAY(struct cmos_state, reg),
@@ -144,7 +145,7 @@ static void start_clock(struct cmos_state *s, int64_t ns)
         .tm_mon = decode(s, s->reg[RTC_MONTH]) - 1,
         .tm_year = decode(s, s->reg[CMOS_CENTURY]) % 100 * 100 + decode(s, s->reg[RTC_YEAR]) - 1900,
     };
-    /* 292 years on either side of 1970 is what 64 bits of nanoseconds hold. */
+    /* 146 years on either side of 1970: 64 bits of nanoseconds hold that, and the difference to the host's date too. */
     int64_t limit = INT64_MAX / (int64_t)NS_PER_SEC / 2;
     int64_t seconds = MIN(MAX(timegm(&tm), -limit), limit);
 
@@ -455,9 +456,8 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
 
     if (rc)
         return rc;
-    /* 500 years: such an offset cannot overflow beside any date that the registers can hold. */
     if (copy.index >= CMOS_BYTES || (copy.reg[RTC_A] & A_UIP) || copy.reg[RTC_D] != D_VALID ||
-        copy.offset_ns > INT64_MAX / 2 || copy.offset_ns < INT64_MIN / 2 || copy.second_seen > INT64_MAX / 2 ||
+        copy.offset_ns > OFFSET_LIMIT_NS || copy.offset_ns < -OFFSET_LIMIT_NS || copy.second_seen > INT64_MAX / 2 ||
         copy.second_seen < INT64_MIN / 2)
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&rtc->lock);

@@ -13,7 +13,7 @@
 
 struct uart16550_state {
     uint8_t ier, fcr, lcr, mcr, msr, scratch;
-    uint8_t lsr_errors;   /* OE and BI, cleared by a read of LSR */
+    uint8_t overrun;      /* LSR.OE */
     uint16_t divisor;
     uint8_t thre_pending; /* the transmitter-empty interrupt is latched */
     uint8_t thre_due;     /* a byte was sent whose transmitter-empty interrupt is not latched yet */
@@ -46,16 +46,17 @@ struct uart16550 {
     struct irq_line irq;
     bool irq_level;
     struct uart16550_host host;
-    bool work_armed, timeout_armed;
-    bool room_wanted;  /* the host waits for room */
-    bool out_blocked;  /* the host took less than it was given */
-    uint64_t rx_touched_ns;
-    uint64_t out_lost; /* bytes that a guest wrote although THRE was clear */
+    uint64_t work_at_ns; /* 0 = not armed */
+    bool timeout_armed;
+    uint64_t rx_touched_ns; /* the last time that the receive FIFO was read or filled */
+    bool room_wanted;       /* the host waits for room */
+    bool out_blocked;       /* the host took less than it was given */
+    uint64_t out_lost;      /* bytes that the guest wrote although THRE was clear for want of room */
     size_t out_head, out_count;
     uint8_t out[UART_OUT_BYTES];
 };
 
-/* pio: base .. base + 7. */
+/* pio: base .. base + 7. host is copied. */
 int uart16550_init(struct uart16550 *, struct bus *pio, uint16_t base, struct irq_line irq, struct loop *,
                    const struct uart16550_host *, struct err *);
 void uart16550_fini(struct uart16550 *); /* loop thread, or with no loop running; drain first to lose nothing */

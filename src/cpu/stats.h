@@ -1,7 +1,12 @@
 /* Statistics: engines and devices report named numbers; the writer makes a table or JSON of them. */
 #pragma once
 
+#include <stdio.h>
+
+#include "base/err.h"
 #include "base/types.h"
+
+struct vm;
 
 /* Handed to a reporter; group and name are the keys in JSON. */
 struct stats_out {
@@ -9,3 +14,9 @@ struct stats_out {
     /* A count with the time that went into it. */
     void (*timed)(struct stats_out *, const char *group, const char *name, uint64_t count, uint64_t ns);
 };
+
+/*
+ * Everything that the VM counted: a table, or one JSON object {"name", "seconds", GROUP: {NAME: number or {"count", "ns"}}}. While the vCPUs
+ * stand, or as a rough look while they run. 0 or -errno (no memory, or the file could not be written).
+ */
+int stats_write(struct vm *, FILE *, bool json, struct err *);

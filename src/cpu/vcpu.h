@@ -8,6 +8,10 @@ int vcpu_new(struct vm *, unsigned index, struct err *);
 void vcpu_start(struct vcpu *);
 void vcpu_free(struct vcpu *); /* stops and joins the thread */
 
+/* The architectural state of a vCPU that stands: carried out by its own thread, waited for. Loop thread. 0 or -errno. */
+int vcpu_set_state(struct vcpu *, const struct cpu_state *, unsigned groups);
+int vcpu_get_state(struct vcpu *, struct cpu_state *, unsigned groups);
+
 /* Stop all vCPUs at a boundary (returns when they stand), and let them go again. Loop thread. */
 void vcpu_pause_all(struct vm *);
 void vcpu_resume_all(struct vm *);

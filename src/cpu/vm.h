@@ -15,7 +15,7 @@ enum vm_end {
     VM_RUNNING,
     VM_END_POWEROFF,     /* the guest switched itself off: 0 */
     VM_END_RESET,        /* reset requested; becomes an end with --no-reboot: 0 */
-    VM_END_QUIT,         /* the user left by Ctrl-a x or a signal: 0 */
+    VM_END_QUIT,         /* somebody on the host ended it; value is the status: 0 for Ctrl-a x, 128 + a signal's number */
     VM_END_DEBUG_EXIT,   /* (value << 1) | 1 */
     VM_END_TRIPLE_FAULT, /* 3 */
     VM_END_PANIC,        /* the guest said that it panicked: 4 */
@@ -41,6 +41,14 @@ struct vcpu {
     /* Work for the vCPU's thread, set by anyone, who then calls engine->kick(). */
     atomic_uint requests; /* enum vcpu_request */
 
+    /* Guarded by vm->lock. */
+    bool ready;     /* its thread has set it up, or failed with init_error */
+    bool standing;  /* waits outside run(); counted in vm->paused */
+    int init_error;
+    struct err *init_err; /* the creator's, until ready */
+    void (*call)(struct vcpu *, void *arg); /* to be run by its thread while it stands */
+    void *call_arg;
+
     /* Exits by reason and the time spent outside the guest; written by the vCPU thread only, read relaxed. */
     atomic_ulong exits[VM_EXIT_REASON_COUNT];
     atomic_ulong exit_ns[VM_EXIT_REASON_COUNT];
@@ -65,12 +73,19 @@ struct vm {
     pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t changed;
     enum vm_end end;
-    int end_value;     /* VM_END_DEBUG_EXIT: the byte */
+    int end_value;     /* VM_END_DEBUG_EXIT: the byte; VM_END_QUIT: the exit status */
     char end_text[256]; /* a sentence, when there is one to say */
     unsigned paused;   /* vCPUs waiting */
 
     uint64_t started_ns; /* CLOCK_MONOTONIC at the first VM entry */
 };
 
-/* Any thread. Ask for the end (the first one wins) or a reset; returns at once, the loop's thread carries it out. */
+/* The lock, the condition and VM_RUNNING; the rest is the machine's to fill in. vm is zeroed before. */
+void vm_init(struct vm *);
+void vm_fini(struct vm *);
+
+/*
+ * Any thread. Ask for the end (the first one wins) or a reset; returns at once: the vCPUs are told to stand, and loop_run() returns on the
+ * loop's thread, which looks at vm->end and carries it out.
+ */
 void vm_request_end(struct vm *, enum vm_end, int value, const char *text);

@@ -289,8 +289,8 @@ static void far_return_faults(void **state)
     } cases[] = {
         {0, 0, DATA0, EXC_GP, 0},
         {0, DATA0, DATA0, EXC_GP, DATA0},
-        {3, CODE32, DATA0, EXC_GP, CODE32},               /* inwards */
-        {0, CODE32 | 3, DATA_USER | 3, EXC_GP, CODE32},   /* DPL is not the RPL */
+        {3, CODE32, DATA0, EXC_GP, CODE32},             /* inwards */
+        {0, CODE32 | 3, DATA_USER | 3, EXC_GP, CODE32}, /* DPL is not the RPL */
         {0, CODE_ABSENT, DATA0, EXC_NP, CODE_ABSENT},
         {0, CODE32_USER | 3, 3, EXC_GP, 0},
         {0, CODE32_USER | 3, DATA_USER, EXC_GP, DATA_USER},
@@ -626,8 +626,8 @@ static void bound_compares_signed(void **state)
         unsigned size;
         uint64_t index;
         bool inside;
-    } cases[] = {{4, 0xfffffffb, true}, {4, 0xfffffffa, false}, {4, 7, true}, {4, 8, false}, {2, 0x1fffb, true},
-                 {2, 0x10008, false}};
+    } cases[] = {{4, 0xfffffffb, true}, {4, 0xfffffffa, false}, {4, 7, true},
+                 {4, 8, false},         {2, 0x1fffb, true},     {2, 0x10008, false}};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {

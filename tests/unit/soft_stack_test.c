@@ -190,9 +190,9 @@ static void popf_by_privilege(void **state)
     } cases[] = {
         {0, 8, 0, 0x247fd7},
         {0, 2, FLAG_AC, 0x7fd7 | FLAG_AC},
-        {3, 8, 0, 0x244dd7},                               /* neither IF nor IOPL */
-        {3, 8, FLAG_IF, 0x244fd7},                         /* IF stays */
-        {3, 8, FLAG_IOPL, 0x247fd7},                       /* IOPL 3 gives IF */
+        {3, 8, 0, 0x244dd7},         /* neither IF nor IOPL */
+        {3, 8, FLAG_IF, 0x244fd7},   /* IF stays */
+        {3, 8, FLAG_IOPL, 0x247fd7}, /* IOPL 3 gives IF */
         {0, 8, FLAG_VIF | FLAG_VIP, 0x247fd7 | FLAG_VIF | FLAG_VIP},
     };
 
@@ -274,13 +274,8 @@ static void every_condition(void **state)
         uint64_t flags;
         uint16_t taken; /* bit n: condition n holds */
     } cases[] = {
-        {0, 0xaaaa},
-        {FLAG_OF, 0x5aa9},
-        {FLAG_CF, 0xaa66},
-        {FLAG_ZF, 0x6a5a},
-        {FLAG_SF, 0x59aa},
-        {FLAG_PF, 0xa6aa},
-        {FLAG_SF | FLAG_OF, 0xa9a9},
+        {0, 0xaaaa},       {FLAG_OF, 0x5aa9}, {FLAG_CF, 0xaa66},           {FLAG_ZF, 0x6a5a},
+        {FLAG_SF, 0x59aa}, {FLAG_PF, 0xa6aa}, {FLAG_SF | FLAG_OF, 0xa9a9},
     };
 
     (void)state;

@@ -44,6 +44,7 @@ struct block {
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
+    bool vectors;          /* some instruction uses x87, MMX, SSE or AVX state */
     bool dropped;          /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
     uint8_t *code;         /* executable address */

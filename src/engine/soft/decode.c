@@ -69,7 +69,10 @@ static void decode_reg_operand(struct insn *insn, struct insn_operand *op, const
 
 static void decode_field(struct insn *insn, const struct insn_operand *op, const ZydisDecodedOperand *z)
 {
-    struct insn_field field = {op->reg, (uint8_t)op->size, op->read, op->written};
+    /* What may stay unwritten must be there before: CMOVcc, CMPXCHG; BSF and BSR of zero. */
+    bool kept = (z->actions & ZYDIS_OPERAND_ACTION_CONDWRITE) || insn->mnemonic == ZYDIS_MNEMONIC_BSF ||
+                insn->mnemonic == ZYDIS_MNEMONIC_BSR;
+    struct insn_field field = {op->reg, (uint8_t)op->size, op->read || kept, op->written};
 
     if (op->kind != OPERAND_GPR || op->high)
         return;

@@ -19,5 +19,11 @@ void lockstep_note(struct soft_cpu *, uint8_t *hva, unsigned n);
  */
 int lockstep_run(struct soft_cpu *, uint32_t mode);
 
+/* Instructions whose result differs from one execution to the next: step alone runs them. */
+static inline bool lockstep_is_random(const struct insn *insn)
+{
+    return insn->mnemonic == ZYDIS_MNEMONIC_RDRAND || insn->mnemonic == ZYDIS_MNEMONIC_RDSEED;
+}
+
 int lockstep_init(struct soft_cpu *, struct err *);
 void lockstep_fini(struct soft_cpu *);

@@ -1,17 +1,17 @@
-/* The handlers of instructions that C carries out: control flow, stack, segments, far transfers, and the system's. */
+/* The handlers of instructions that C carries out: control flow, stack, segments, system. */
 #pragma once
 
 #include "engine/soft/soft.h"
 
 /*
- * Every handler: SOFT_OK, SOFT_FAULT or SOFT_EXIT; on SOFT_FAULT no guest register has changed. The comment above each
- * definition names the mnemonics that it serves.
+ * Every handler: SOFT_OK, SOFT_FAULT or SOFT_EXIT; on SOFT_FAULT no guest register has changed. The comment above
+ * each definition names the mnemonics that it serves.
  */
 #define SYS_HANDLER(name) int sys_##name(struct soft_cpu *, const struct insn *)
 
 /*
- * A far transfer (ptr16:n, m16:n, RETF), which shares its mnemonic with the near form: JMP, CALL, RET. The handlers serve
- * both, but only the near ones are INSN_CONTROL.
+ * A far transfer (ptr16:n, m16:n, RETF), which shares its mnemonic with the near form: JMP, CALL, RET. The handlers
+ * serve both, but only the near ones are INSN_CONTROL.
  */
 static inline bool sys_is_far(const struct insn *insn)
 {
@@ -51,7 +51,7 @@ SYS_HANDLER(sti);
 SYS_HANDLER(cld);
 SYS_HANDLER(std);
 
-/* --- sys_seg.c: segment registers and descriptor tables --- */
+/* --- sys_seg.c: segment registers and their bases; queries about descriptors --- */
 SYS_HANDLER(mov_to_seg);
 SYS_HANDLER(mov_from_seg);
 SYS_HANDLER(load_far_pointer);

@@ -2,8 +2,8 @@
 #include "engine/soft/sys.h"
 
 /*
- * The operand size says how much of the target counts. In 64-bit mode it is 8: a 66 prefix is ignored there, as Intel does
- * (AMD truncates to 16 bits); where decoding says 2 all the same, the target is truncated.
+ * The operand size says how much of the target counts. In 64-bit mode it is 8: a 66 prefix is ignored there,
+ * as Intel does (AMD truncates to 16 bits); where decoding says 2 all the same, the target is truncated.
  */
 static uint64_t truncate(uint64_t rip, unsigned size)
 {

@@ -1,4 +1,4 @@
-/* Segment and system descriptors: reads, privilege checks, and the accessed and busy bits (SDM vol. 3 3.4, 3.5, 5). */
+/* Segment and system descriptors: reads, checks, accessed and busy bits (SDM vol. 3 3.4, 3.5, ch. 5). */
 #include "engine/soft/sys_desc.h"
 
 #include "engine/soft/cpuid.h"
@@ -202,7 +202,8 @@ int seg_read_pointer(struct soft_cpu *cpu, const struct insn *insn, uint16_t *se
     uint64_t ea = soft_ea(cpu, insn);
     uint64_t value;
 
-    if (size == 8 && cpu->svm->cpuid->amd) /* AMD has no 16:64 pointers, with REX.W either (APM vol. 3 JMP far, LSS) */
+    if (size == 8 &&
+        cpu->svm->cpuid->amd) /* AMD has no 16:64 pointers, with REX.W either (APM vol. 3 JMP far, LSS) */
         size = 4;
     int result = soft_load(cpu, insn->mem.seg, ea, size, off);
     ea += size;

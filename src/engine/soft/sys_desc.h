@@ -1,4 +1,4 @@
-/* Segment and system descriptors: what segment loads, far transfers and event delivery share (SDM vol. 3 3.4, 3.5, 5). */
+/* Segment and system descriptors: what segment loads, far transfers and event delivery share. */
 #pragma once
 
 #include "engine/soft/soft.h"
@@ -81,9 +81,11 @@ struct cpu_seg desc_segment(const struct desc *, uint16_t sel);
 int desc_find(struct soft_cpu *, uint16_t sel, struct desc *, bool *found);
 /* The same, raising vector(sel) when it is not found. */
 int desc_get(struct soft_cpu *, uint16_t sel, uint8_t vector, uint32_t ext, struct desc *);
-/* Reads hi of a system descriptor in long mode; raises vector(sel) when it is cut off or its own type field is not 0. */
+/* Reads hi of a system descriptor in long mode; raises vector(sel) when it is cut off or its own type field
+ * is not 0. */
 int desc_get_high(struct soft_cpu *, uint16_t sel, uint8_t vector, struct desc *);
-/* Sets bits of the type field in memory, if they are not set yet: a locked write, as accessed and busy are set. */
+/* Sets bits of the type field in memory, if they are not set yet: a locked write, as accessed and busy are
+ * set. */
 int desc_mark(struct soft_cpu *, struct desc *, unsigned bits);
 
 /* What a null selector loads; ring is kept in SS, which holds the CPL. */
@@ -94,7 +96,8 @@ struct cpu_seg seg_real(const struct cpu_seg *old, uint16_t sel);
 /* Checks of a load of ES, DS, FS or GS at the current CPL; fills *out. Null is fine. */
 int seg_prepare_data(struct soft_cpu *, uint16_t sel, struct cpu_seg *out);
 /* Checks of a stack segment for the given ring; vector is #GP or #TS. Not for null selectors. */
-int seg_prepare_stack(struct soft_cpu *, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext, struct cpu_seg *out);
+int seg_prepare_stack(struct soft_cpu *, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext,
+                      struct cpu_seg *out);
 /* MOV, POP or Lxx to any of ES, SS, DS, FS, GS in any mode: checks, then loads it. */
 int seg_load(struct soft_cpu *, unsigned seg, uint16_t sel);
 

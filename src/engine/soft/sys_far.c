@@ -1,4 +1,5 @@
-/* Far JMP and CALL, direct and through gates; software interrupts, BOUND, UD (SDM vol. 3 5.8; vol. 2 JMP, CALL, INT n). */
+/* Far JMP and CALL, direct and through gates; software interrupts, BOUND, UD (SDM vol. 3 5.8, vol. 2 each).
+ */
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/sys_event.h"
@@ -90,7 +91,8 @@ static int resolve_gate(struct soft_cpu *cpu, struct desc *gate, uint16_t gate_s
         return desc_raise(cpu, EXC_GP, sel, 0);
     if (!desc_present(&code))
         return desc_raise(cpu, EXC_NP, sel, 0);
-    result = seg_prepare_code(cpu, &code, sel, desc_is_conforming(&code) ? cpu->cpl : desc_dpl(&code), &target->cs);
+    result = seg_prepare_code(cpu, &code, sel, desc_is_conforming(&code) ? cpu->cpl : desc_dpl(&code),
+                              &target->cs);
     return result != SOFT_OK ? result : seg_check_target(cpu, &target->cs, target->rip, 0);
 }
 
@@ -100,8 +102,8 @@ static int task_switch(struct soft_cpu *cpu, const struct desc *d, uint16_t sel)
         return desc_raise(cpu, EXC_GP, sel, 0);
     if (!desc_present(d))
         return desc_raise(cpu, EXC_NP, sel, 0);
-    return soft_internal(cpu, "a far transfer to selector 0x%x asks for a task switch, which this engine does not do in hardware",
-                         sel);
+    return soft_internal(
+        cpu, "a far transfer to selector 0x%x asks for a hardware task switch, which this engine lacks", sel);
 }
 
 static int resolve(struct soft_cpu *cpu, const struct insn *insn, bool call, struct far_target *target)

@@ -16,13 +16,15 @@ struct frame_stack {
 /* The current stack. */
 void frame_current(const struct soft_cpu *, uint32_t ext, struct frame_stack *);
 
-/* The stack of an inner ring, from the TSS; in long mode its SS is null. #TS, #SS, #GP (SDM vol. 3 5.8.5, 6.12.1, 6.14.2). */
+/* The stack of an inner ring, from the TSS; in long mode its SS is null. #TS, #SS, #GP (SDM vol.
+ * 3 5.8.5, 6.12.1, 6.14.2). */
 int frame_ring(struct soft_cpu *, unsigned ring, uint32_t ext, struct frame_stack *);
 
 /* IST entry 1 to 7 as the stack pointer of a handler in that ring; long mode only. */
 int frame_ist(struct soft_cpu *, unsigned ist, unsigned ring, uint32_t ext, struct frame_stack *);
 
-/* Pushes n values of size bytes, the first one first. Nothing is written and sp stays unless the whole frame fits. */
+/* Pushes n values of size bytes, the first one first. Nothing is written and sp stays unless the whole frame
+ * fits. */
 int frame_push(struct soft_cpu *, struct frame_stack *, unsigned size, const uint64_t *values, unsigned n);
 
 /* Reads n values of size bytes at skip bytes above the current stack's top; the stack pointer stays. */

@@ -108,7 +108,8 @@ int sys_ret_far(struct soft_cpu *cpu, const struct insn *insn)
     if (result != SOFT_OK)
         return result;
     uint16_t sel = (uint16_t)address[1];
-    result = cpu->protected_mode ? return_code(cpu, sel, address[0], &ret) : return_real(cpu, sel, address[0], &ret);
+    result = cpu->protected_mode ? return_code(cpu, sel, address[0], &ret)
+                                 : return_real(cpu, sel, address[0], &ret);
     if (result != SOFT_OK)
         return result;
     if (cpu->protected_mode && (sel & 3) > cpu->cpl) {
@@ -157,13 +158,14 @@ static int iret_protected(struct soft_cpu *cpu, unsigned size)
     if (cpu->rflags & FLAG_NT) {
         if (cpu->long_mode)
             return soft_raise_err(cpu, EXC_GP, 0);
-        return soft_internal(cpu, "IRET with NT set asks for a task switch, which this engine does not do in hardware");
+        return soft_internal(cpu,
+                             "IRET with NT set asks for a hardware task switch, which this engine lacks");
     }
     int result = frame_peek(cpu, 0, size, frame, n);
     if (result != SOFT_OK)
         return result;
     if (size == 4 && (frame[2] & FLAG_VM) && cpu->cpl == 0 && !cpu->long_mode)
-        return soft_internal(cpu, "IRET enters virtual-8086 mode, which this engine does not offer");
+        return soft_internal(cpu, "IRET asks for virtual-8086 mode, which this engine lacks");
     uint16_t sel = (uint16_t)frame[1];
     result = return_code(cpu, sel, frame[0], &ret);
     if (result == SOFT_OK && n == 3 && (sel & 3) > cpu->cpl) {

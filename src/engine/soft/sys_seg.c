@@ -1,4 +1,5 @@
-/* Segment registers and their bases: moves, far pointer loads, FS/GS base, SWAPGS, and queries about descriptors. */
+/* Segment registers and their bases: moves, far pointer loads, FS/GS base, SWAPGS, and queries about
+ * descriptors. */
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 
@@ -141,7 +142,8 @@ static int query(struct soft_cpu *cpu, const struct insn *insn, unsigned i, stru
     return result;
 }
 
-/* System descriptors that LAR knows (SDM vol. 2 table 3-54), and those of them that have a limit, for LSL (table 3-58). */
+/* System descriptors that LAR knows (SDM vol. 2 table 3-54), and those of them that have a limit, for LSL
+ * (table 3-58). */
 static bool system_type_known(const struct soft_cpu *cpu, unsigned type, bool has_limit)
 {
     uint32_t types = BIT(DESC_LDT) | BIT(DESC_TSS) | BIT(DESC_TSS_BUSY);
@@ -195,7 +197,8 @@ int sys_verr(struct soft_cpu *cpu, const struct insn *insn)
     int result = query(cpu, insn, 0, &d, &visible);
 
     if (result == SOFT_OK)
-        set_zf(cpu, visible && (desc_type(&d) & SEG_S) && (!desc_is_code(&d) || (desc_type(&d) & DESC_WRITABLE)));
+        set_zf(cpu,
+               visible && (desc_type(&d) & SEG_S) && (!desc_is_code(&d) || (desc_type(&d) & DESC_WRITABLE)));
     return result;
 }
 
@@ -207,7 +210,8 @@ int sys_verw(struct soft_cpu *cpu, const struct insn *insn)
     int result = query(cpu, insn, 0, &d, &visible);
 
     if (result == SOFT_OK)
-        set_zf(cpu, visible && (desc_type(&d) & SEG_S) && !desc_is_code(&d) && (desc_type(&d) & DESC_WRITABLE));
+        set_zf(cpu,
+               visible && (desc_type(&d) & SEG_S) && !desc_is_code(&d) && (desc_type(&d) & DESC_WRITABLE));
     return result;
 }
 

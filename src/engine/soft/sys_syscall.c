@@ -1,4 +1,5 @@
-/* SYSCALL, SYSRET, SYSENTER, SYSEXIT, as the CPU model's vendor has them (SDM vol. 2 and APM vol. 3, each). */
+/* SYSCALL, SYSRET, SYSENTER, SYSEXIT, as the CPU model's vendor has them (SDM vol. 2 and APM vol. 3, each).
+ */
 #include "engine/soft/cpuid.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
@@ -8,8 +9,9 @@
 #define SYSRET_FLAGS 0x3c7fd7ULL /* all but RF, VM and reserved ones */
 
 /*
- * The fixed flat segments that these instructions load without a look at the descriptors. For SYSRET AMD's processors leave
- * base, limit and attributes of SS as they were, which after an interrupt can be an unusable segment; this engine loads them.
+ * The fixed flat segments that these instructions load without a look at the descriptors. For SYSRET AMD's
+ * processors leave base, limit and attributes of SS as they were, which after an interrupt can be an unusable
+ * segment; this engine loads them.
  */
 static void load_flat(struct soft_cpu *cpu, uint16_t cs, uint16_t ss, unsigned ring, bool code64)
 {

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/bug.h"
+#include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/smc.h"
 
@@ -36,6 +37,7 @@ static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
         if (insn->cls == INSN_INVALID && PAGE_SIZE - off < INSN_MAX_LEN)
             break;
         off += insn->len;
+        t->block->vectors |= insn->unit != UNIT_GPR;
         t->off[++t->count] = (uint16_t)off;
         if (ends_block(insn))
             break;
@@ -180,6 +182,8 @@ static bool emit_insn(struct trans *t)
     const struct insn *insn = current(t);
 
     if (!unit_runs(t, insn))
+        return false;
+    if (t->cpu->svm->lockstep && lockstep_is_random(insn))
         return false;
     switch (insn->cls) {
     case INSN_INNOCUOUS: return trans_innocuous(t);

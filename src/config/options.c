@@ -1,0 +1,207 @@
+/* The table of settings, and setting one of them from a string. */
+#include "config/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int set_string(char **field, const char *value, struct err *why)
+{
+    char *copy = strdup(value);
+
+    if (!copy)
+        return err_set(why, ENOMEM, "does not fit into memory");
+    free(*field);
+    *field = copy;
+    return 0;
+}
+
+static int set_path(char **field, const char *value, struct err *why)
+{
+    if (!*value)
+        return err_set(why, EINVAL, "needs the name of a file, not an empty one");
+    return set_string(field, value, why);
+}
+
+static int set_name(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    return set_string(&c->name, value, why);
+}
+
+static int set_engine(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    if (strcmp(value, "auto") == 0)
+        c->engine = ENGINE_AUTO;
+    else if (strcmp(value, "soft") == 0)
+        c->engine = ENGINE_SOFT;
+    else
+        return err_set(why, EINVAL, "must be auto or soft, not '%.100s'", value);
+    return 0;
+}
+
+static int set_cpus(struct config *c, bool on, const char *value, struct err *why)
+{
+    char *end;
+    unsigned long n;
+
+    (void)on;
+    errno = 0;
+    n = strtoul(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || errno || n > UINT32_MAX)
+        return err_set(why, EINVAL, "must be a number of CPUs, not '%.100s'", value);
+    c->cpus = (unsigned)n;
+    return 0;
+}
+
+static int set_memory(struct config *c, bool on, const char *value, struct err *why)
+{
+    const char *comma = strchr(value, ',');
+    size_t len = comma ? (size_t)(comma - value) : strlen(value);
+    char size[32];
+    uint64_t bytes;
+    int error = -EINVAL;
+
+    (void)on;
+    if (comma && strcmp(comma, ",shared") != 0)
+        return err_set(why, EINVAL, "must be SIZE or SIZE,shared, not '%.100s'", value);
+    if (len < sizeof(size)) {
+        memcpy(size, value, len);
+        size[len] = '\0';
+        error = config_parse_size(size, &bytes);
+    }
+    if (error == -ERANGE)
+        return err_set(why, EINVAL, "of '%.100s' is more than any machine can have", value);
+    if (error)
+        return err_set(why, EINVAL, "must be a size such as 512M, 2G or 2048K, or a number of bytes, not '%.100s'", value);
+    c->memory = bytes;
+    c->memory_shared = comma != NULL;
+    return 0;
+}
+
+static int set_kernel(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    return set_path(&c->kernel, value, why);
+}
+
+static int set_initrd(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    return set_path(&c->initrd, value, why);
+}
+
+static int set_append(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    return set_string(&c->append, value, why);
+}
+
+static int set_console(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    if (strcmp(value, "tty") == 0) {
+        c->console = CONSOLE_TTY;
+    } else if (strcmp(value, "none") == 0) {
+        c->console = CONSOLE_NONE;
+    } else if (strncmp(value, "file:", 5) == 0) {
+        c->console = CONSOLE_FILE;
+        return set_path(&c->console_path, value + 5, why);
+    } else {
+        return err_set(why, EINVAL, "must be tty, none or file:PATH, not '%.100s'", value);
+    }
+    return 0;
+}
+
+static int set_no_reboot(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)value, (void)why;
+    c->no_reboot = on;
+    return 0;
+}
+
+static int set_debug_exit(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)value, (void)why;
+    c->debug_exit = on;
+    return 0;
+}
+
+static int set_stats(struct config *c, bool on, const char *value, struct err *why)
+{
+    c->stats = on;
+    if (value)
+        return set_path(&c->stats_path, value, why);
+    free(c->stats_path);
+    c->stats_path = NULL;
+    return 0;
+}
+
+const struct config_option config_options[] = {
+    {"name", CONFIG_TEXT, "N", "a name for the VM, as ps and the statistics show it\n(default: umbra-PID)", set_name},
+    {"engine", CONFIG_TEXT, "auto|soft", "who runs the guest's instructions (default: auto; 'umbra probe'\nsays what auto picks)",
+     set_engine},
+    {"cpus", CONFIG_NUMBER, "N", "the number of CPUs; the software engine has 1 (default: 1)", set_cpus},
+    {"memory", CONFIG_SIZE, "SIZE[,shared]",
+     "the guest's RAM: 512M, 1G, 2048K or bytes (default: 512M);\nshared: as a memfd that other processes can map", set_memory},
+    {"kernel", CONFIG_TEXT, "FILE", "the kernel: bzImage, ELF vmlinux (64-bit or PVH) or multiboot;\nrequired", set_kernel},
+    {"initrd", CONFIG_TEXT, "FILE", "the initial RAM disk; for multiboot the module", set_initrd},
+    {"append", CONFIG_TEXT, "STRING", "the kernel's command line; Linux needs console=ttyS0 in it", set_append},
+    {"console", CONFIG_TEXT, "tty|file:PATH|none",
+     "where the serial console goes: standard input and output\n(default), a file (output only), or nowhere", set_console},
+    {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", set_no_reboot},
+    {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1",
+     set_debug_exit},
+    {"stats", CONFIG_SWITCH_OR_TEXT, "FILE",
+     "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", set_stats},
+    {"config", CONFIG_INCLUDE, "FILE.json",
+     "read settings from a JSON object whose keys are these flags'\nnames; flags win over the file", NULL},
+};
+const unsigned config_option_count = ARRAY_SIZE(config_options);
+
+const struct config_option *config_option_find(const char *key)
+{
+    for (unsigned i = 0; i < config_option_count; i++)
+        if (strcmp(config_options[i].key, key) == 0)
+            return &config_options[i];
+    return NULL;
+}
+
+void config_init(struct config *c)
+{
+    *c = (struct config){.engine = ENGINE_AUTO, .cpus = 1, .memory = MIB(512), .console = CONSOLE_TTY};
+    if (asprintf(&c->name, "umbra-%d", (int)getpid()) < 0)
+        c->name = NULL; /* config_validate() finds it missing */
+}
+
+void config_fini(struct config *c)
+{
+    free(c->name);
+    free(c->kernel);
+    free(c->initrd);
+    free(c->append);
+    free(c->console_path);
+    free(c->stats_path);
+    *c = (struct config){0};
+}
+
+int config_set(struct config *c, const char *key, const char *value, struct err *e)
+{
+    const struct config_option *option = config_option_find(key);
+    struct err why;
+    int error;
+
+    if (!option)
+        return err_set(e, EINVAL, "unknown option --%.100s", key);
+    if (option->kind == CONFIG_SWITCH && value)
+        return err_set(e, EINVAL, "--%s takes no value, but was given '%.100s'", key, value);
+    if (option->kind != CONFIG_SWITCH && option->kind != CONFIG_SWITCH_OR_TEXT && !value)
+        return err_set(e, EINVAL, "--%s needs a value: --%s %s", key, key, option->value);
+    if (option->kind == CONFIG_INCLUDE)
+        return config_load_json(c, value, e);
+    error = option->set(c, true, value, &why);
+    return error ? err_set(e, -error, "--%s %s", key, why.text) : 0;
+}

@@ -1,0 +1,46 @@
+/* One virtual machine: its lock, and how it comes to an end. */
+#include "cpu/vm.h"
+
+#include <stdio.h>
+
+void vm_init(struct vm *vm)
+{
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_cond_init(&vm->changed, NULL);
+    vm->end = VM_RUNNING;
+}
+
+void vm_fini(struct vm *vm)
+{
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+}
+
+/* On the loop's own thread, so that a stop asked for before loop_run() is not lost. */
+static void stop_loop(void *loop)
+{
+    loop_stop(loop);
+}
+
+void vm_request_end(struct vm *vm, enum vm_end end, int value, const char *text)
+{
+    bool first;
+
+    pthread_mutex_lock(&vm->lock);
+    first = vm->end == VM_RUNNING;
+    if (first) {
+        vm->end = end;
+        vm->end_value = value;
+        snprintf(vm->end_text, sizeof(vm->end_text), "%s", text ? text : "");
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (!first)
+        return;
+    /* The guest asked for its last instruction: it shall not run on until the loop's thread gets here. */
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        atomic_fetch_or(&vm->vcpus[i]->requests, VCPU_PAUSE);
+        vm->engine->kick(vm->vcpus[i]);
+    }
+    if (vm->loop)
+        loop_post(vm->loop, stop_loop, vm->loop);
+}
