@@ -46,6 +46,9 @@ const char *config_size_text(uint64_t bytes, char buf[CONFIG_SIZE_TEXT])
         bytes /= 1024;
         i++;
     }
-    snprintf(buf, CONFIG_SIZE_TEXT, "%" PRIu64 "%.1s", bytes, i ? &units[i - 1] : "");
+    if (i)
+        snprintf(buf, CONFIG_SIZE_TEXT, "%" PRIu64 "%c", bytes, units[i - 1]);
+    else
+        snprintf(buf, CONFIG_SIZE_TEXT, "%" PRIu64, bytes);
     return buf;
 }

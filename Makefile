@@ -1,0 +1,109 @@
+# Umbra: `make run` boots the default guest, `make test` passes every test, `make help` names the rest.
+#
+# Sources are found by wildcard: a new file edits nothing here. m= chooses the build: release, debug, asan, ubsan, tsan, cov, stress.
+m ?= release
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+B := build/$(m)
+MAKEFLAGS += --no-builtin-rules
+# V=1 shows whole commands.
+Q := $(if $(V),,@)
+say = @printf '  %-5s %s\n' $(1) $(2)
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# --- what each mode changes ---
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wimplicit-fallthrough
+mode_release := -O2
+mode_debug := -Og
+mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
+mode_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all
+mode_tsan := -O1 -fsanitize=thread
+mode_cov := -O0 --coverage
+mode_stress := -O1 -DSTRESS
+ifeq ($(origin mode_$(m)),undefined)
+$(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan, cov, stress)
+endif
+
+LIBS := -lzydis -ljansson -lzstd -llz4 -llzma -lz
+CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'
+CFLAGS += -std=gnu17 -g $(WARNINGS) $(mode_$(m)) -pthread
+LDFLAGS += $(mode_$(m)) -pthread
+
+# Guest vectors may be live while the software engine's C code runs (src/engine/soft/soft.h).
+SOFT_FLAGS := -mgeneral-regs-only
+
+# --- what there is ---
+
+find = $(shell find $(1) -name '$(2)' | LC_ALL=C sort)
+sources := $(call find,src,*.c) $(call find,src,*.S)
+main_source := src/cli/main.c
+objects := $(patsubst %,$(B)/obj/%.o,$(filter-out $(main_source),$(sources)))
+tables := $(patsubst src/%.asl,$(B)/gen/%.aml.h,$(call find,src,*.asl))
+unit_tests := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*_test.c))
+insn_tests := $(patsubst tests/insn/%.c,$(B)/tests/insn/%,$(wildcard tests/insn/*_test.c))
+
+.PHONY: all deps-build
+all: $(B)/umbra $(if $(filter release,$(m)),build/umbra)
+
+deps-build deps-test deps-guest: deps-%:
+	@tools/deps.sh $*
+
+build/umbra: build/release/umbra
+	@ln -sf release/umbra $@
+
+# Objects wait for the packages that they include, not for each other.
+$(objects) $(B)/obj/$(main_source).o: | deps-build $(tables)
+$(B)/obj/src/engine/soft/%: CFLAGS += $(SOFT_FLAGS)
+
+$(B)/obj/%.c.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/obj/%.S.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(call say,AS,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out -fsanitize=%,$(CFLAGS)) -MMD -MP -c $< -o $@
+
+# A table is compiled by iasl, and becomes a C array.
+$(B)/gen/%.aml.h: src/%.asl | deps-build
+	@mkdir -p $(@D)
+	$(call say,IASL,$<)
+	$(Q)iasl -va -vs -p $(B)/gen/$* $< > $(B)/gen/$*.log || { cat $(B)/gen/$*.log; exit 1; }
+	@{ echo "static const unsigned char $(notdir $*)_aml[] = {"; \
+	   od -An -v -tx1 $(B)/gen/$*.aml | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'; echo "};"; } > $@
+
+$(B)/libumbra.a: $(objects)
+	@rm -f $@
+	$(call say,AR,$@)
+	$(Q)$(AR) rcsD $@ $^
+
+$(B)/umbra: $(B)/obj/$(main_source).o $(B)/libumbra.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+-include $(call find,$(B),*.d)
+
+# --- tests ---
+
+# A test's own definitions take the place of the library's: -z muldefs, and the test's object comes first.
+$(B)/tests/%_test: $(B)/obj/tests/%_test.c.o $(B)/libumbra.a | deps-test
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-z,muldefs -o $@ $^ $(LIBS) -lcmocka
+
+$(B)/obj/tests/unit/%.o: | deps-test $(tables)
+
+.PHONY: unit-tests
+unit-tests: $(unit_tests)
+
+.PHONY: clean
+clean:
+	rm -rf build
