@@ -10,8 +10,8 @@ GUEST_FLAGS := -std=gnu17 -O1 -g0 -ffreestanding -fno-pic -fno-pie -fno-stack-pr
 	-fno-omit-frame-pointer -fno-asynchronous-unwind-tables -mgeneral-regs-only -mno-red-zone -Iguest/lib \
 	-Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
 	-Wimplicit-fallthrough
-GUEST_LD := -nostdlib -static -no-pie -Wl,-T,guest/lib/guest.ld -Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,-N
-GUEST_HEADERS := $(wildcard guest/lib/*.h) guest/guest.mk
+GUEST_LD := -nostdlib -static -no-pie -Wl,-T,guest/lib/guest.ld -Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,-N,--no-warn-rwx-segments
+GUEST_HEADERS := $(wildcard guest/lib/*.h guest/tests/*.h) guest/guest.mk
 
 guest_lib_64 := $(addprefix $(GUEST)/64/lib/,console.o fault.o irq.o paging.o seg.o test.o header.o start64.o vectors64.o)
 guest_lib_32 := $(addprefix $(GUEST)/32/lib/,console.o fault.o irq.o seg.o test.o header.o start32.o vectors32.o)

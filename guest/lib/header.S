@@ -10,3 +10,5 @@
         .long 4, 4, 18 /* XEN_ELFNOTE_PHYS32_ENTRY (xen/include/public/elfnote.h) */
         .asciz "Xen"
         .long pvh_start
+
+        .section .note.GNU-stack, "", @progbits

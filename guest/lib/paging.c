@@ -23,15 +23,15 @@ void tlb_flush_all(void)
 void paging_reset(void)
 {
     pool_used = 0;
-    for (unsigned i = 1; i < 512; i++)
-        boot_pml4[i] = 0;
-    boot_pml4[0] = (word)boot_pdpt | PTE_P | PTE_W | PTE_U;
-    for (unsigned i = 0; i < 512; i++) {
-        boot_pdpt[i] = 0;
+    /* What maps this code is never absent in between. */
+    for (unsigned i = 0; i < 512; i++)
         boot_pd0[i] = i * 0x200000ULL | PTE_P | PTE_W | PTE_U | PTE_PS;
-    }
     boot_pdpt[0] = (word)boot_pd0 | PTE_P | PTE_W | PTE_U;
-    boot_pdpt[3] = (word)boot_pd3 | PTE_P | PTE_W | PTE_U;
+    boot_pml4[0] = (word)boot_pdpt | PTE_P | PTE_W | PTE_U;
+    for (unsigned i = 1; i < 512; i++) {
+        boot_pml4[i] = 0;
+        boot_pdpt[i] = i == 3 ? (word)boot_pd3 | PTE_P | PTE_W | PTE_U : 0;
+    }
     write_cr3((word)boot_pml4);
     tlb_flush_all();
 }

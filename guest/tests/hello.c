@@ -35,4 +35,4 @@ static void ring3_faults_and_returns(void)
 
 GUEST_TESTS({"entered by a known protocol", entered_by_a_protocol}, {"a fault is recorded and survived", fault_is_survived},
             {"no fault is recorded where there is none", nothing_is_no_fault},
-            {"ring 3 is entered and left, by a fault too", ring3_faults_and_returns}, );
+            {"ring 3 is entered and left, by a fault too", ring3_faults_and_returns});
