@@ -1,6 +1,7 @@
 # Umbra: `make run` boots the default guest, `make test` passes every test, `make help` names the rest.
 #
-# Sources are found by wildcard: a new file edits nothing here. m= chooses the build: release, debug, asan, ubsan, tsan, cov, stress.
+# Sources are found by wildcard: a new file edits nothing here. m= chooses the build: release, debug, asan, ubsan, tsan, cov, stress;
+# fuzz is what the fuzzers are built as.
 m ?= release
 ifeq ($(origin CC),default)
 CC := gcc
@@ -26,9 +27,15 @@ mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
 mode_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all
 mode_tsan := -O1 -fsanitize=thread
 mode_cov := -O0 --coverage
-mode_stress := -O1 -DSTRESS
+# Small tables, so that what is rare happens all the time.
+mode_stress := -O1 -DSHADOW_RECORDS=300U -DSHADOW_POPULATED_MAX=64U -DCACHE_BYTES=0x40000 -DCACHE_BLOCK_INSNS=5
+mode_fuzz := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 ifeq ($(origin mode_$(m)),undefined)
-$(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan, cov, stress)
+$(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan, cov, stress, fuzz)
+endif
+
+ifeq ($(m),fuzz)
+CC := clang
 endif
 
 LIBS := -lzydis -ljansson -lzstd -llz4 -llzma -lz
@@ -91,6 +98,23 @@ $(B)/umbra: $(B)/obj/$(main_source).o $(B)/libumbra.a
 
 -include $(call find,$(B),*.d)
 
+# --- the default guest, and running it ---
+
+GUEST_DIR := build/guest
+GUEST_KERNEL := $(GUEST_DIR)/cloud/vmlinuz
+GUEST_INITRD := $(GUEST_DIR)/initrd.cpio.gz
+GUEST_APPEND ?= console=ttyS0 quiet cryptomgr.notests
+RUN ?=
+
+.PHONY: guest run
+guest: | deps-guest
+	@tools/guest-kernel.sh
+	@tools/guest-initrd.sh
+
+# RUN= adds flags of umbra run: make run RUN="--memory 2G --stats"
+run: all guest
+	@build/umbra run --kernel $(GUEST_KERNEL) --initrd $(GUEST_INITRD) --append "$(GUEST_APPEND)" $(RUN)
+
 # --- tests ---
 
 # A test's own definitions take the place of the library's: -z muldefs, and the test's object comes first.
@@ -99,10 +123,25 @@ $(B)/tests/%_test: $(B)/obj/tests/%_test.c.o $(B)/libumbra.a | deps-test
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-z,muldefs -o $@ $^ $(LIBS) -lcmocka
 
-$(B)/obj/tests/unit/%.o: | deps-test $(tables)
+$(B)/obj/tests/%.o: | deps-test $(tables)
+$(B)/obj/tests/insn/%.o $(B)/obj/tests/fuzz/%.o: CFLAGS += -Itests
 
-.PHONY: unit-tests
+.PHONY: unit-tests insn-tests
 unit-tests: $(unit_tests)
+insn-tests: $(insn_tests)
+
+# make fuzz-NAME: SECONDS_FUZZ of tests/fuzz/NAME.c, with what earlier runs found in build/corpus/NAME.
+SECONDS_FUZZ ?= 30
+fuzz_names := $(basename $(notdir $(wildcard tests/fuzz/*.c)))
+.PHONY: fuzzers $(addprefix fuzz-,$(fuzz_names))
+fuzzers: $(addprefix $(B)/fuzz/,$(fuzz_names))
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.c.o $(B)/libumbra.a | deps-test
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(addprefix fuzz-,$(fuzz_names)): fuzz-%:
+	@$(MAKE) --no-print-directory m=fuzz build/fuzz/fuzz/$*
+	@tests/fuzz/run.sh $* $(SECONDS_FUZZ)
 
 .PHONY: clean
 clean:

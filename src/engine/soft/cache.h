@@ -4,11 +4,15 @@
 #include "engine/soft/codemem.h"
 #include "engine/soft/soft.h"
 
+#ifndef CACHE_BYTES /* a stress build makes these two small */
 #define CACHE_BYTES MIB(128)
+#endif
 #define CACHE_MAX_BLOCKS BIT(20)
 #define CACHE_MAX_MARKS BIT(23)   /* guest instructions of all blocks */
 #define CACHE_HASH_HEADS BIT(16)
+#ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64      /* at most, in one block */
+#endif
 #define BLOCK_MAX_CODE KIB(32)    /* host bytes of one block, with room to spare */
 
 #define BLOCK_NONE UINT32_MAX

@@ -1,0 +1,20 @@
+/* Host failures: the sentence and the errno in one call. */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/bug.h"
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    va_list args;
+
+    BUG_ON(code <= 0);
+    if (e) {
+        va_start(args, fmt);
+        vsnprintf(e->text, sizeof(e->text), fmt, args);
+        va_end(args);
+    }
+    return -code;
+}

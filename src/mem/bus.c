@@ -1,0 +1,145 @@
+/* The buses: ranges sorted by address, found by binary search. */
+#include "mem/bus.h"
+
+#include <errno.h>
+#include <string.h>
+
+void bus_init(struct bus *bus)
+{
+    pthread_rwlock_init(&bus->lock, NULL);
+    bus->count = 0;
+}
+
+void bus_fini(struct bus *bus)
+{
+    pthread_rwlock_destroy(&bus->lock);
+}
+
+/* The number of ranges that begin at or below addr. Lock held. */
+static unsigned position(const struct bus *bus, uint64_t addr)
+{
+    unsigned low = 0, high = bus->count;
+
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+
+        if (bus->ranges[middle]->base <= addr)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static int overlap(const struct bus_range *new, const struct bus_range *old, struct err *e)
+{
+    return err_set(e, EEXIST, "%s at 0x%llx overlaps %s at 0x%llx", new->name, (unsigned long long)new->base, old->name,
+                   (unsigned long long)old->base);
+}
+
+int bus_add(struct bus *bus, struct bus_range *range, struct err *e)
+{
+    uint64_t last = range->base + (range->size - 1);
+    unsigned at;
+    int error = 0;
+
+    if (range->size == 0 || last < range->base)
+        return err_set(e, EINVAL, "%s: a range of %llu bytes at 0x%llx is none", range->name, (unsigned long long)range->size,
+                       (unsigned long long)range->base);
+    pthread_rwlock_wrlock(&bus->lock);
+    at = position(bus, range->base);
+    if (at > 0 && bus->ranges[at - 1]->base + (bus->ranges[at - 1]->size - 1) >= range->base) {
+        error = overlap(range, bus->ranges[at - 1], e);
+    } else if (at < bus->count && bus->ranges[at]->base <= last) {
+        error = overlap(range, bus->ranges[at], e);
+    } else if (bus->count == BUS_MAX_RANGES) {
+        error = err_set(e, ENOSPC, "%s: the bus has %u ranges already", range->name, bus->count);
+    } else {
+        memmove(&bus->ranges[at + 1], &bus->ranges[at], (bus->count - at) * sizeof(struct bus_range *));
+        bus->ranges[at] = range;
+        bus->count++;
+    }
+    pthread_rwlock_unlock(&bus->lock);
+    return error;
+}
+
+void bus_remove(struct bus *bus, struct bus_range *range)
+{
+    pthread_rwlock_wrlock(&bus->lock);
+    for (unsigned i = 0; i < bus->count; i++) {
+        if (bus->ranges[i] != range)
+            continue;
+        bus->count--;
+        memmove(&bus->ranges[i], &bus->ranges[i + 1], (bus->count - i) * sizeof(struct bus_range *));
+        break;
+    }
+    pthread_rwlock_unlock(&bus->lock);
+}
+
+/* The range that answers at addr, or NULL. The device is called without the lock: it may move ranges itself. */
+static const struct bus_range *find(struct bus *bus, uint64_t addr)
+{
+    const struct bus_range *range = NULL;
+    unsigned at;
+
+    pthread_rwlock_rdlock(&bus->lock);
+    at = position(bus, addr);
+    if (at > 0 && addr - bus->ranges[at - 1]->base < bus->ranges[at - 1]->size)
+        range = bus->ranges[at - 1];
+    pthread_rwlock_unlock(&bus->lock);
+    return range;
+}
+
+static bool holds_all(const struct bus_range *range, uint64_t addr, unsigned size)
+{
+    return range && range->size - (addr - range->base) >= size;
+}
+
+static uint64_t all_ones(unsigned size)
+{
+    return UINT64_MAX >> (64 - 8 * size);
+}
+
+static uint64_t read_piece(const struct bus_range *range, uint64_t addr, unsigned size)
+{
+    return range ? range->ops->read(range->opaque, addr - range->base, size) & all_ones(size) : all_ones(size);
+}
+
+/* Whether the whole access can go to one place: one range, or a hole in which no byte is anybody's. */
+static bool split(struct bus *bus, const struct bus_range *range, uint64_t addr, unsigned size)
+{
+    if (size == 1 || holds_all(range, addr, size))
+        return false;
+    for (unsigned i = range ? 0 : 1; i < size; i++)
+        if (range || find(bus, addr + i))
+            return true;
+    return false;
+}
+
+uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
+{
+    const struct bus_range *range = find(bus, addr);
+    uint64_t value = 0;
+
+    if (!split(bus, range, addr, size))
+        return read_piece(range, addr, size);
+    for (unsigned i = 0; i < size; i++)
+        value |= read_piece(find(bus, addr + i), addr + i, 1) << (8 * i);
+    return value;
+}
+
+void bus_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t value)
+{
+    const struct bus_range *range = find(bus, addr);
+
+    if (!split(bus, range, addr, size)) {
+        if (range)
+            range->ops->write(range->opaque, addr - range->base, size, value & all_ones(size));
+        return;
+    }
+    for (unsigned i = 0; i < size; i++) {
+        range = find(bus, addr + i);
+        if (range)
+            range->ops->write(range->opaque, addr + i - range->base, 1, value >> (8 * i) & 0xff);
+    }
+}

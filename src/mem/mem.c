@@ -1,0 +1,179 @@
+/* Guest-physical memory: one reservation of the host, laid out below and above the hole at 3 GiB. */
+#include "mem/mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static int open_shared(struct mem *m, struct err *e)
+{
+    m->fd = memfd_create("umbra-memory", MFD_CLOEXEC);
+    if (m->fd < 0)
+        return err_set(e, errno, "cannot create shared guest memory: %s", strerror(errno));
+    if (ftruncate(m->fd, (off_t)m->size) != 0) {
+        int error = errno;
+
+        close(m->fd);
+        m->fd = -1;
+        return err_set(e, error, "cannot give %llu MiB to shared guest memory: %s", (unsigned long long)(m->size >> 20),
+                       strerror(error));
+    }
+    return 0;
+}
+
+static int reserve(struct mem *m, struct err *e)
+{
+    int flags = m->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+    void *p = mmap(NULL, m->size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, m->fd, 0);
+
+    if (p == MAP_FAILED)
+        return err_set(e, errno, "cannot reserve %llu MiB of guest memory (%s); give the guest less --memory",
+                       (unsigned long long)(m->size >> 20), strerror(errno));
+    m->base = p;
+    /* Advice: where the host has no huge pages, small ones serve. */
+    if (m->fd < 0)
+        (void)madvise(p, m->size, MADV_HUGEPAGE);
+    (void)madvise(p, m->size, MADV_DONTDUMP);
+    return 0;
+}
+
+static void add_region(struct mem *m, gpa_t gpa, uint64_t size)
+{
+    struct mem_region *r = &m->regions[m->region_count++];
+
+    *r = (struct mem_region){.gpa = gpa, .size = size, .hva = m->base + m->page_count * PAGE_SIZE, .first_page = m->page_count};
+    m->page_count += size >> PAGE_SHIFT;
+}
+
+int mem_init(struct mem *m, uint64_t size, bool shared, struct err *e)
+{
+    uint64_t low = MIN(size, MEM_LOW_TOP);
+    int error = 0;
+
+    *m = (struct mem){.size = size, .fd = -1};
+    if (size == 0 || size % PAGE_SIZE)
+        return err_set(e, EINVAL, "guest memory of %llu bytes is not a whole number of pages", (unsigned long long)size);
+    if (shared)
+        error = open_shared(m, e);
+    if (!error)
+        error = reserve(m, e);
+    if (error) {
+        mem_fini(m);
+        return error;
+    }
+    add_region(m, 0, low);
+    if (size > low)
+        add_region(m, MEM_HIGH_BASE, size - low);
+    return 0;
+}
+
+void mem_fini(struct mem *m)
+{
+    if (m->base)
+        munmap(m->base, m->size);
+    if (m->fd >= 0)
+        close(m->fd);
+    *m = (struct mem){.fd = -1};
+}
+
+static void changed(struct mem *m, gpa_t gpa, size_t len)
+{
+    if (m->code_changed)
+        m->code_changed(m->code_changed_opaque, gpa, len);
+}
+
+void mem_clear(struct mem *m)
+{
+    /* Dropped pages come back as zeros: private ones by DONTNEED, a memfd's by punching holes. */
+    if (madvise(m->base, m->size, m->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) != 0)
+        memset(m->base, 0, m->size);
+    for (unsigned i = 0; i < m->region_count; i++)
+        changed(m, m->regions[i].gpa, m->regions[i].size);
+}
+
+const struct mem_region *mem_find(const struct mem *m, gpa_t gpa)
+{
+    for (unsigned i = 0; i < m->region_count; i++)
+        if (gpa >= m->regions[i].gpa && gpa - m->regions[i].gpa < m->regions[i].size)
+            return &m->regions[i];
+    return NULL;
+}
+
+void *mem_hva(const struct mem *m, gpa_t gpa, size_t len)
+{
+    const struct mem_region *r = mem_find(m, gpa);
+
+    return r && len <= r->size - (gpa - r->gpa) ? r->hva + (gpa - r->gpa) : NULL;
+}
+
+/* Whether every byte is in memory, writable where that is wanted. Regions need not touch. */
+static bool holds(const struct mem *m, gpa_t gpa, size_t len, bool write)
+{
+    while (len) {
+        const struct mem_region *r = mem_find(m, gpa);
+        uint64_t here;
+
+        if (!r || (write && (r->flags & MEM_READONLY)))
+            return false;
+        here = MIN(len, r->size - (gpa - r->gpa));
+        gpa += here;
+        len -= here;
+    }
+    return true;
+}
+
+/* The bytes from gpa on that lie side by side on the host. After holds(). */
+static uint8_t *piece(const struct mem *m, gpa_t gpa, size_t len, size_t *here)
+{
+    const struct mem_region *r = mem_find(m, gpa);
+
+    *here = MIN(len, r->size - (gpa - r->gpa));
+    return r->hva + (gpa - r->gpa);
+}
+
+int mem_read(const struct mem *m, gpa_t gpa, void *buf, size_t len)
+{
+    uint8_t *to = buf;
+    size_t here;
+
+    if (!holds(m, gpa, len, false))
+        return -EFAULT;
+    for (; len; gpa += here, to += here, len -= here) {
+        const uint8_t *from = piece(m, gpa, len, &here);
+
+        memcpy(to, from, here);
+    }
+    return 0;
+}
+
+int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len)
+{
+    const uint8_t *from = buf;
+    size_t here;
+
+    if (!holds(m, gpa, len, true))
+        return -EFAULT;
+    for (; len; gpa += here, from += here, len -= here) {
+        uint8_t *to = piece(m, gpa, len, &here);
+
+        memcpy(to, from, here);
+        changed(m, gpa, here);
+    }
+    return 0;
+}
+
+int mem_fill(struct mem *m, gpa_t gpa, uint8_t byte, size_t len)
+{
+    size_t here;
+
+    if (!holds(m, gpa, len, true))
+        return -EFAULT;
+    for (; len; gpa += here, len -= here) {
+        uint8_t *to = piece(m, gpa, len, &here);
+
+        memset(to, byte, here);
+        changed(m, gpa, here);
+    }
+    return 0;
+}
