@@ -38,7 +38,7 @@ ifeq ($(m),fuzz)
 CC := clang
 endif
 
-LIBS := -lzydis -ljansson -lzstd -llz4 -llzma -lz
+LIBS := -lZydis -ljansson -lzstd -llz4 -llzma -lz
 CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'
 CFLAGS += -std=gnu17 -g $(WARNINGS) $(mode_$(m)) -pthread
 LDFLAGS += $(mode_$(m)) -pthread
