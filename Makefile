@@ -20,7 +20,13 @@ say = @printf '  %-5s %s\n' $(1) $(2)
 
 # --- what each mode changes ---
 
+ifeq ($(m),fuzz)
+CC := clang
+endif
+
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wimplicit-fallthrough
+# Off: gcc cannot know that err_set() never returns 0, and sentences are cut to their buffers on purpose.
+WARNINGS += -Wno-maybe-uninitialized $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 mode_release := -O2
 mode_debug := -Og
 mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
@@ -34,9 +40,6 @@ ifeq ($(origin mode_$(m)),undefined)
 $(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan, cov, stress, fuzz)
 endif
 
-ifeq ($(m),fuzz)
-CC := clang
-endif
 
 LIBS := -lZydis -ljansson -lzstd -llz4 -llzma -lz
 CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'

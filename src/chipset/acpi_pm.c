@@ -15,9 +15,10 @@
 #define BUS_MASTER BIT(4)
 #define GLOBAL BIT(5)
 #define POWER_BUTTON BIT(8)
+#define RTC_ALARM BIT(10) /* never set: FIX_RTC. Linux enables it all the same, and reads back whether it could */
 #define WAKE BIT(15)
-#define STATUS_BITS (TMR | BUS_MASTER | GLOBAL | POWER_BUTTON | WAKE)
-#define ENABLE_BITS (TMR | GLOBAL | POWER_BUTTON)
+#define STATUS_BITS (TMR | BUS_MASTER | GLOBAL | POWER_BUTTON | RTC_ALARM | WAKE)
+#define ENABLE_BITS (TMR | GLOBAL | POWER_BUTTON | RTC_ALARM)
 
 /* PM1 control bits (table 4.13). */
 #define SCI_EN BIT(0)

@@ -152,6 +152,8 @@ static void init_slots(struct soft_cpu *cpu)
 {
     SLOT(cpu, CTX_PAGE_MASK) = (MMU_TABLE_ENTRIES - 1) << PAGE_SHIFT;
     SLOT(cpu, CTX_WRITE_TABLE) = MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_USER_READ) = 2 * MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_USER_WRITE) = 3 * MMU_TABLE_ENTRIES;
     SLOT(cpu, CTX_JUMP_MASK) = JUMP_ENTRIES - 1;
 }
 

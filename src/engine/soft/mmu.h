@@ -63,7 +63,7 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 
 /*
  * Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table
- * follows at MMU_TABLE_BYTES.
+ * follows at MMU_TABLE_BYTES, and the user's two follow the supervisor's two.
  */
 #define MMU_TABLE_ENTRIES BIT(36) /* gva bits 12..47 */
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)

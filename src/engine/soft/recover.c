@@ -1,14 +1,18 @@
 /* Signals that guest instructions cause on the host, turned into what the engine can handle. */
 #include "engine/soft/recover.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "engine/soft/cache.h"
 #include "engine/soft/ctx.h"
+#include "engine/soft/mmu.h"
 #include "engine/soft/step.h"
 #include "engine/soft/switch.h"
 
@@ -82,6 +86,12 @@ int recover_attach(struct soft_cpu *cpu, struct err *e)
         return err_set(e, error, "cannot use a signal stack: %s", strerror(error));
     }
     cpu->alt_stack = stack.ss_sp;
+    /*
+     * Translated code finds the shadow tables through GS. By the system call: WRGSBASE may work for a program and yet be lost at the next
+     * context switch, where the kernel runs with FSGSBASE off.
+     */
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, mmu_table(cpu, false)) != 0)
+        return err_set(e, errno, "cannot set the GS base of a vCPU's thread: %s", strerror(errno));
     current_cpu = cpu;
     return 0;
 }

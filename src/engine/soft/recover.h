@@ -3,6 +3,6 @@
 
 #include "engine/soft/soft.h"
 
-/* On the vCPU's thread, before it runs guest code: handlers (once a process), an alternate stack, this thread's vCPU. 0 or -errno. */
+/* On the vCPU's thread, before it runs guest code: handlers (once a process), an alternate stack, GS, this thread's vCPU. 0 or -errno. */
 int recover_attach(struct soft_cpu *, struct err *);
 void recover_detach(struct soft_cpu *);

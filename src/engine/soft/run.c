@@ -125,17 +125,12 @@ static void enter(struct soft_cpu *cpu, const void *code)
 static void select_mode(struct soft_cpu *cpu, uint32_t mode)
 {
     struct jump_cache *jc = &cpu->jump[mode & (JUMP_CACHES - 1)];
-    uint64_t *table = mmu_table(cpu, mode & BLOCK_USER);
 
     if (cpu->run_units != mode >> BLOCK_UNITS_SHIFT) {
         jump_flush_all(cpu);
         cpu->run_units = mode >> BLOCK_UNITS_SHIFT;
     }
     SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->tag;
-    if (cpu->gs_table != table) {
-        __asm__ volatile("wrgsbase %0" : : "r"(table));
-        cpu->gs_table = table;
-    }
 }
 
 /* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */

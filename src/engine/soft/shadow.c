@@ -67,17 +67,19 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     bool ok = true;
 
     *s = (struct soft_shadow){.page_count = page_count};
+    s->table[0] = reserve(4 * MMU_TABLE_BYTES, NULL);
+    if (s->table[0])
+        s->table[1] = s->table[0] + 2 * MMU_TABLE_ENTRIES;
     for (unsigned i = 0; i < 2; i++) {
-        s->table[i] = reserve(2 * MMU_TABLE_BYTES, NULL);
         s->list[i].records = reserve(SHADOW_RECORDS * sizeof(uint64_t), NULL);
         s->list[i].heads = reserve(MAX(page_count, 1) * sizeof(uint64_t), NULL);
         s->list[i].count = 1;
         s->list[i].gen = 1;
-        ok = ok && s->table[i] && s->list[i].records && s->list[i].heads;
+        ok = ok && s->list[i].records && s->list[i].heads;
     }
     s->regions = reserve(REGION_COUNT, NULL);
     s->giants = reserve(GIANT_COUNT, NULL);
-    if (ok && s->regions && s->giants)
+    if (ok && s->table[0] && s->regions && s->giants)
         return 0;
     shadow_fini(s);
     return err_set(
@@ -88,8 +90,8 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 
 void shadow_fini(struct soft_shadow *s)
 {
+    release(s->table[0], 4 * MMU_TABLE_BYTES);
     for (unsigned i = 0; i < 2; i++) {
-        release(s->table[i], 2 * MMU_TABLE_BYTES);
         release(s->list[i].records, SHADOW_RECORDS * sizeof(uint64_t));
         release(s->list[i].heads, MAX(s->page_count, 1) * sizeof(uint64_t));
     }

@@ -40,7 +40,7 @@ struct shadow_list {
 };
 
 struct soft_shadow {
-    uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
+    uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES. One reservation */
     struct shadow_list list[2]; /* [global] */
     uint8_t *regions;    /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
     uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */

@@ -91,6 +91,7 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
 {
     struct emit *e = &t->e;
     bool live = t->live[t->at] != 0;
+    bool user = t->mode & BLOCK_USER;
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
     *cold = (struct trans_cold){
@@ -109,7 +110,9 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
         cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
     }
     emit_pext_ctx(e, HOST_S2, gva_reg, CTX_PAGE_MASK);
-    if (write)
+    if (user)
+        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, write ? CTX_USER_WRITE : CTX_USER_READ);
+    else if (write)
         emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, CTX_WRITE_TABLE);
     emit_load_gs_table(e, HOST_S2, HOST_S2);
     emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
