@@ -207,14 +207,17 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* Signals for the process are the main thread's; only faults reach a vCPU, and these cannot be blocked. */
+/* Signals for the process are the main thread's. Faults are the thread's own: one that is blocked would end the process. */
 static int create_thread(struct vcpu *vcpu)
 {
-    sigset_t all, before;
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t all_others, before;
     int error;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigfillset(&all_others);
+    for (unsigned i = 0; i < ARRAY_SIZE(faults); i++)
+        sigdelset(&all_others, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &all_others, &before);
     error = pthread_create(&vcpu->thread, NULL, thread_main, vcpu);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
