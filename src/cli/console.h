@@ -1,0 +1,39 @@
+/* The host's end of the serial console: standard input and output, a file, or nothing. */
+#pragma once
+
+#include "chipset/uart16550.h"
+#include "cli/escape.h"
+#include "config/config.h"
+#include "event/loop.h"
+
+#define CONSOLE_PENDING 4096
+
+struct console {
+    struct loop *loop;
+    struct uart16550 *uart;
+    struct loop_fd in, out; /* fd -1: none */
+    bool in_watched;        /* in is in the loop's set */
+    bool in_pollable;       /* a file or /dev/null is not: it is read whenever there is room */
+    bool out_watched;
+    bool out_owned;         /* ours to close */
+    bool out_may_block;     /* no descriptor of its own that does not block: ask before each write */
+    bool escapes;           /* standard input is a terminal, raw */
+    struct escape escape;
+    size_t pending_count;   /* input that the guest has not taken yet */
+    uint8_t pending[CONSOLE_PENDING];
+    void (*on_escape)(void *opaque, enum escape_action);
+    void *opaque;
+};
+
+/* Opens what the configuration asks for and makes a terminal raw. 0 or -errno with a sentence. Everything here: the loop's thread. */
+int console_init(struct console *, const struct config *, struct loop *, void (*on_escape)(void *opaque, enum escape_action),
+                 void *opaque, struct err *);
+void console_fini(struct console *); /* the terminal is as before */
+
+/* What the UART calls; console_start() then begins to read input for it. */
+struct uart16550_host console_host(struct console *);
+int console_start(struct console *, struct uart16550 *, struct err *);
+
+/* Around a stop of the whole process (SIGTSTP). */
+void console_suspend(struct console *);
+void console_resume(struct console *);

@@ -1,0 +1,198 @@
+/* umbra probe: what this host offers to a VMM. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/kvm.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/types.h"
+#include "cli/cli.h"
+#include "cpu/engine.h"
+#include "engine/soft/cpuid.h"
+
+#define NAME_WIDTH 18
+#define TEXT_WIDTH 90
+
+static void row(const char *name, const char *text)
+{
+    printf("%-*s %s\n", NAME_WIDTH, name, text);
+}
+
+/* Words folded at TEXT_WIDTH, under the first line's text. */
+static void row_folded(const char *name, char *words)
+{
+    size_t column = 0;
+
+    printf("%-*s", NAME_WIDTH, name);
+    for (char *word = strtok(words, " "); word; word = strtok(NULL, " ")) {
+        if (column + strlen(word) > TEXT_WIDTH) {
+            printf("\n%*s", NAME_WIDTH, "");
+            column = 0;
+        }
+        column += (size_t)printf(" %s", word);
+    }
+    putchar('\n');
+}
+
+static bool cpu_has_flag(const char *wanted)
+{
+    size_t len = strlen(wanted);
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    char *line = NULL;
+    size_t size = 0;
+    bool found = false;
+
+    while (f && !found && getline(&line, &size, f) > 0) {
+        if (strncmp(line, "flags", 5) != 0)
+            continue;
+        for (const char *p = line; (p = strstr(p, wanted)) && !found; p += len)
+            found = p[-1] == ' ' && (p[len] == ' ' || p[len] == '\n');
+        break;
+    }
+    free(line);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void probe_kvm(void)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    char text[160];
+
+    if (fd < 0) {
+        snprintf(text, sizeof(text), errno == ENOENT ? "absent: this host has no /dev/kvm" : "/dev/kvm is there, but: %s",
+                 strerror(errno));
+        row("KVM", text);
+        return;
+    }
+    if (cpu_has_flag("vmx") || cpu_has_flag("svm"))
+        snprintf(text, sizeof(text), "present, API version %d, hardware-assisted; this version of umbra has no engine for it yet",
+                 ioctl(fd, KVM_GET_API_VERSION, 0));
+    else
+        snprintf(text, sizeof(text),
+                 "present, API version %d, not hardware-assisted: the CPU shows neither vmx nor svm, so guest kernels would be emulated",
+                 ioctl(fd, KVM_GET_API_VERSION, 0));
+    row("KVM", text);
+    close(fd);
+}
+
+static void probe_node(const char *name, const char *path)
+{
+    char text[160];
+
+    if (access(path, R_OK | W_OK) == 0)
+        snprintf(text, sizeof(text), "yes: %s", path);
+    else
+        snprintf(text, sizeof(text), "no: %s: %s", path, strerror(errno));
+    row(name, text);
+}
+
+static void probe_io_uring(void)
+{
+    struct io_uring_params params = {0};
+    long fd = syscall(SYS_io_uring_setup, 1, &params);
+    char text[160];
+
+    if (fd < 0) {
+        snprintf(text, sizeof(text), "no: %s", strerror(errno));
+    } else {
+        snprintf(text, sizeof(text), "yes");
+        close((int)fd);
+    }
+    row("io_uring", text);
+}
+
+/* In a child: a process that made one cannot go back. */
+static void probe_user_namespaces(void)
+{
+    pid_t pid = fork();
+    char text[160];
+    int status;
+
+    if (pid == 0)
+        _exit(unshare(CLONE_NEWUSER) == 0 ? 0 : errno);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        snprintf(text, sizeof(text), "unknown: no child process could try: %s", strerror(errno));
+    else if (WEXITSTATUS(status) == 0)
+        snprintf(text, sizeof(text), "yes");
+    else
+        snprintf(text, sizeof(text), "no: %s", strerror(WEXITSTATUS(status)));
+    row("user namespaces", text);
+}
+
+static void probe_huge_pages(void)
+{
+    char line[128] = "", text[160];
+    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+
+    if (f && fgets(line, sizeof(line), f))
+        line[strcspn(line, "\n")] = '\0';
+    if (f)
+        fclose(f);
+    if (!line[0])
+        snprintf(text, sizeof(text), "no: this kernel has no transparent huge pages");
+    else
+        snprintf(text, sizeof(text), "%s: transparent, %s", strstr(line, "[never]") ? "no" : "yes", line);
+    row("huge pages", text);
+}
+
+static void probe_code_memory(void)
+{
+    int fd = memfd_create("umbra-probe", MFD_CLOEXEC);
+    void *p = MAP_FAILED;
+    char text[160];
+
+    if (fd >= 0 && ftruncate(fd, (off_t)PAGE_SIZE) == 0)
+        p = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    if (p != MAP_FAILED)
+        snprintf(text, sizeof(text), "yes: a memfd can be mapped for execution");
+    else
+        snprintf(text, sizeof(text), "no: %s", strerror(errno));
+    if (p != MAP_FAILED)
+        munmap(p, PAGE_SIZE);
+    if (fd >= 0)
+        close(fd);
+    row("code memory", text);
+}
+
+static void probe_soft(void)
+{
+    struct engine_caps caps;
+    char features[2048];
+
+    engine_soft.probe(&caps);
+    row("software engine", caps.usable ? "usable" : caps.why);
+    if (caps.usable && cpuid_describe(features, sizeof(features)) > 0)
+        row_folded("  CPU features", features);
+    row("--engine auto", caps.usable ? "takes the software engine" : "finds no engine here");
+}
+
+int cli_probe(int argc, char **argv)
+{
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        help_probe(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (argc > 1) {
+        log_error("umbra probe takes no arguments, but was given '%.100s'", argv[1]);
+        return EXIT_USAGE;
+    }
+    probe_kvm();
+    probe_node("tun", "/dev/net/tun");
+    probe_node("vhost-net", "/dev/vhost-net");
+    probe_io_uring();
+    probe_user_namespaces();
+    probe_huge_pages();
+    probe_code_memory();
+    probe_soft();
+    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,282 @@
+/* umbra run: settings, the machine, its console, signals, and what is said at the end. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cli/console.h"
+#include "config/options.h"
+#include "cpu/stats.h"
+#include "machine/machine.h"
+
+struct run {
+    struct config config;
+    struct machine machine;
+    struct console console;
+    struct loop_fd signals;
+};
+
+/* --- the command line --- */
+
+/* How many edits turn a into b; a small dynamic program, for names of some twenty letters. */
+static unsigned distance(const char *a, const char *b)
+{
+    unsigned row[64];
+    size_t len = strlen(b);
+
+    if (len >= ARRAY_SIZE(row))
+        return UINT32_MAX;
+    for (unsigned j = 0; j <= len; j++)
+        row[j] = j;
+    for (unsigned i = 1; a[i - 1]; i++) {
+        unsigned diagonal = row[0];
+
+        row[0] = i;
+        for (unsigned j = 1; j <= len; j++) {
+            unsigned replace = diagonal + (a[i - 1] != b[j - 1]);
+
+            diagonal = row[j];
+            row[j] = MIN(MIN(row[j], row[j - 1]) + 1, replace);
+        }
+    }
+    return row[len];
+}
+
+static int unknown_option(const char *key, struct err *e)
+{
+    const char *nearest = NULL;
+    unsigned best = 3;
+
+    for (unsigned i = 0; i < config_option_count; i++) {
+        unsigned d = distance(key, config_options[i].key);
+
+        if (d < best) {
+            best = d;
+            nearest = config_options[i].key;
+        }
+    }
+    if (nearest)
+        return err_set(e, EINVAL, "unknown option --%.100s: did you mean --%s?", key, nearest);
+    return err_set(e, EINVAL, "unknown option --%.100s: 'umbra run --help' lists them", key);
+}
+
+struct flag {
+    char key[64];
+    const char *value; /* NULL: none was given */
+};
+
+/* Splits argument *i, and takes the next one as its value where the option wants one. */
+static int next_flag(int argc, char **argv, int *i, struct flag *flag, struct err *e)
+{
+    const char *arg = argv[*i], *equals;
+    const struct config_option *option;
+
+    if (strncmp(arg, "--", 2) != 0 || !arg[2])
+        return err_set(e, EINVAL, "unexpected argument '%.200s': settings are flags, as --kernel FILE", arg);
+    arg += 2;
+    equals = strchr(arg, '=');
+    snprintf(flag->key, sizeof(flag->key), "%.*s", equals ? (int)(equals - arg) : (int)strlen(arg), arg);
+    flag->value = equals ? equals + 1 : NULL;
+    option = config_option_find(flag->key);
+    if (!option)
+        return unknown_option(flag->key, e);
+    if (!equals && option->kind != CONFIG_SWITCH && option->kind != CONFIG_SWITCH_OR_TEXT && *i + 1 < argc)
+        flag->value = argv[++*i];
+    return 0;
+}
+
+/* Flags win over a file wherever they stand, so files are read in a round of their own. */
+static int parse(struct config *c, int argc, char **argv, bool files, struct err *e)
+{
+    for (int i = 1; i < argc; i++) {
+        struct flag flag;
+        int error = next_flag(argc, argv, &i, &flag, e);
+
+        if (!error && (strcmp(flag.key, "config") == 0) == files)
+            error = config_set(c, flag.key, flag.value, e);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+/* --- what reaches the loop --- */
+
+static void print_statistics(struct run *r)
+{
+    struct err e;
+
+    fflush(stderr);
+    if (stats_write(&r->machine.vm, stderr, false, &e) != 0)
+        log_error("%s", e.text);
+}
+
+static void say_lines(const char *text)
+{
+    while (*text) {
+        const char *end = strchr(text, '\n');
+
+        log_info("%.*s", (int)(end - text), text);
+        text = end + 1;
+    }
+}
+
+static void on_escape(void *opaque, enum escape_action action)
+{
+    struct run *r = opaque;
+
+    switch (action) {
+    case ESCAPE_QUIT: vm_request_end(&r->machine.vm, VM_END_QUIT, 0, NULL); break;
+    case ESCAPE_STATS:
+        console_suspend(&r->console); /* its lines end in LF */
+        print_statistics(r);
+        console_resume(&r->console);
+        break;
+    default: say_lines(escape_help); break;
+    }
+}
+
+static void on_signal(struct loop_fd *fd, uint32_t events)
+{
+    struct run *r = container_of(fd, struct run, signals);
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(fd->fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return;
+    if (info.ssi_signo == SIGTSTP) {
+        console_suspend(&r->console);
+        raise(SIGSTOP); /* goes on here after SIGCONT */
+        console_resume(&r->console);
+        return;
+    }
+    vm_request_end(&r->machine.vm, VM_END_QUIT, 128 + (int)info.ssi_signo, NULL);
+}
+
+/* Before the first thread: all of them inherit the mask. */
+static int signals_init(struct run *r, struct err *e)
+{
+    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP};
+    sigset_t set, blocked;
+
+    sigemptyset(&set);
+    for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
+        sigaddset(&set, handled[i]);
+    blocked = set;
+    sigaddset(&blocked, SIGTTOU); /* a terminal may be given back from the background */
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    r->signals = (struct loop_fd){.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = EPOLLIN, .ready = on_signal};
+    return r->signals.fd < 0 ? err_set(e, errno, "cannot take signals: %s", strerror(errno)) : 0;
+}
+
+/* --- the run --- */
+
+static int write_statistics(struct run *r, struct err *e)
+{
+    const char *path = r->config.stats_path;
+    size_t len = path ? strlen(path) : 0;
+    bool json = len > 5 && strcmp(path + len - 5, ".json") == 0;
+    int error;
+    FILE *f;
+
+    if (!path)
+        return stats_write(&r->machine.vm, stderr, false, e);
+    f = fopen(path, "we");
+    if (!f)
+        return err_set(e, errno, "cannot write the statistics to %.300s: %s", path, strerror(errno));
+    error = stats_write(&r->machine.vm, f, json, e);
+    if (fclose(f) != 0 && !error)
+        error = err_set(e, errno, "cannot write the statistics to %.300s: %s", path, strerror(errno));
+    return error;
+}
+
+static int set_up(struct run *r, struct err *e)
+{
+    struct uart16550_host host;
+    int error = console_init(&r->console, &r->config, r->machine.vm.loop, on_escape, r, e);
+
+    if (error)
+        return error;
+    host = console_host(&r->console);
+    error = machine_init_devices(&r->machine, &host, e);
+    if (!error)
+        error = loop_add_fd(r->machine.vm.loop, &r->signals);
+    if (!error)
+        error = console_start(&r->console, &r->machine.uart, e);
+    return error;
+}
+
+/* The exit status; e has the sentence when the host failed. */
+static int run_machine(struct run *r, struct err *e)
+{
+    int error = machine_init(&r->machine, &r->config, e);
+
+    if (error)
+        goto close_signals;
+    error = set_up(r, e);
+    if (!error)
+        error = machine_run(&r->machine, e);
+    console_fini(&r->console);
+    if (!error && r->config.stats)
+        error = write_statistics(r, e);
+    if (!error && r->machine.vm.end_text[0] && r->machine.vm.end != VM_END_RESET)
+        log_error("%s", r->machine.vm.end_text);
+    int status = machine_exit_status(&r->machine);
+    machine_fini(&r->machine);
+    if (!error) {
+        close(r->signals.fd);
+        return status;
+    }
+close_signals:
+    close(r->signals.fd);
+    log_error("%s", e->text);
+    return EXIT_FAILURE;
+}
+
+int cli_run(int argc, char **argv)
+{
+    static struct run run; /* too large for the stack */
+    struct err e;
+    int error, status;
+
+    if (wants_help(argc, argv)) {
+        help_run(stdout);
+        return EXIT_SUCCESS;
+    }
+    config_init(&run.config);
+    error = parse(&run.config, argc, argv, true, &e);
+    if (!error)
+        error = parse(&run.config, argc, argv, false, &e);
+    if (!error)
+        error = config_validate(&run.config, &e);
+    if (error) {
+        log_error("%s", e.text);
+        config_fini(&run.config);
+        return EXIT_USAGE;
+    }
+    prctl(PR_SET_NAME, run.config.name);
+    error = signals_init(&run, &e);
+    if (error) {
+        log_error("%s", e.text);
+        status = EXIT_FAILURE;
+    } else {
+        status = run_machine(&run, &e);
+    }
+    config_fini(&run.config);
+    return status;
+}

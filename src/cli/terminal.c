@@ -1,0 +1,63 @@
+/* The terminal on standard input, and the promise to give it back. */
+#include "cli/terminal.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* The process has one terminal, and signal handlers have no arguments: hence static. */
+static struct termios found;
+static volatile sig_atomic_t is_raw;
+
+void terminal_restore(void)
+{
+    if (!is_raw)
+        return;
+    is_raw = 0;
+    tcsetattr(STDIN_FILENO, TCSANOW, &found);
+    log_set_crlf(false);
+}
+
+/* A bug of ours: the message was written already, the terminal comes back, and the core is dumped as ever. */
+static void on_fatal(int signo)
+{
+    terminal_restore();
+    signal(signo, SIG_DFL);
+    raise(signo);
+}
+
+static void restore_at_exit(void)
+{
+    static const int fatal[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    static bool done;
+
+    if (done)
+        return;
+    done = true;
+    atexit(terminal_restore);
+    for (unsigned i = 0; i < ARRAY_SIZE(fatal); i++)
+        signal(fatal[i], on_fatal);
+}
+
+bool terminal_make_raw(void)
+{
+    struct termios raw;
+
+    if (is_raw)
+        return true;
+    if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp() || tcgetattr(STDIN_FILENO, &found) != 0)
+        return false;
+    restore_at_exit();
+    raw = found;
+    cfmakeraw(&raw);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) != 0)
+        return false;
+    is_raw = 1;
+    log_set_crlf(true);
+    return true;
+}
