@@ -457,6 +457,7 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
     if (rc)
         return rc;
     if (copy.index >= CMOS_BYTES || (copy.reg[RTC_A] & A_UIP) || copy.reg[RTC_D] != D_VALID ||
+        (copy.reg[RTC_B] & (B_SET | B_UIE)) == (B_SET | B_UIE) || (copy.reg[RTC_C] & ~(C_IRQF | C_PF | C_AF | C_UF)) ||
         copy.offset_ns > OFFSET_LIMIT_NS || copy.offset_ns < -OFFSET_LIMIT_NS || copy.second_seen > INT64_MAX / 2 ||
         copy.second_seen < INT64_MIN / 2)
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);

@@ -2,6 +2,7 @@
 #include "chipset/debug_exit.h"
 
 #define PORT 0xf4
+#define PORTS 4 /* so that a word or a doubleword written to the port comes in one piece */
 
 static uint64_t port_read(void *opaque, uint64_t off, unsigned size)
 {
@@ -13,8 +14,9 @@ static void port_write(void *opaque, uint64_t off, unsigned size, uint64_t value
 {
     struct debug_exit *d = opaque;
 
-    (void)off, (void)size;
-    d->exit(d->opaque, (uint8_t)value);
+    (void)size;
+    if (off == 0)
+        d->exit(d->opaque, (uint8_t)value);
 }
 
 static const struct bus_ops ops = {port_read, port_write};
@@ -22,7 +24,7 @@ static const struct bus_ops ops = {port_read, port_write};
 int debug_exit_init(struct debug_exit *d, struct bus *pio, void (*exit)(void *opaque, uint8_t value), void *opaque, struct err *e)
 {
     *d = (struct debug_exit){.bus = pio, .exit = exit, .opaque = opaque};
-    d->range = (struct bus_range){.name = "debug-exit", .base = PORT, .size = 4, .ops = &ops, .opaque = d};
+    d->range = (struct bus_range){.name = "debug-exit", .base = PORT, .size = PORTS, .ops = &ops, .opaque = d};
     return bus_add(pio, &d->range, e);
 }
 

@@ -34,7 +34,15 @@ static const struct state_field fields[] = {
 };
 static const struct state_desc desc = {"i8042", 1, fields, ARRAY_SIZE(fields)};
 
-/* The output buffer takes a byte, and its interrupt goes up with it. Lock held, here and below. */
+/* A full output buffer is an interrupt of the device that its byte came from. Lock held, here and below. */
+static void update_irqs(struct i8042 *c)
+{
+    const struct i8042_state *s = &c->state;
+
+    irq_set(&c->keyboard_irq, s->full && !s->from_aux && (s->config & CONFIG_KEYBOARD_IRQ));
+    irq_set(&c->aux_irq, s->full && s->from_aux && (s->config & CONFIG_AUX_IRQ));
+}
+
 static void put(struct i8042 *c, uint8_t byte, bool aux, bool timeout)
 {
     struct i8042_state *s = &c->state;
@@ -43,19 +51,14 @@ static void put(struct i8042 *c, uint8_t byte, bool aux, bool timeout)
     s->full = 1;
     s->from_aux = aux;
     s->timeout = timeout;
-    if (s->config & (aux ? CONFIG_AUX_IRQ : CONFIG_KEYBOARD_IRQ))
-        irq_set(aux ? &c->aux_irq : &c->keyboard_irq, true);
+    update_irqs(c);
 }
 
 static uint8_t take(struct i8042 *c)
 {
-    struct i8042_state *s = &c->state;
-
-    if (s->full) {
-        s->full = 0;
-        irq_set(s->from_aux ? &c->aux_irq : &c->keyboard_irq, false);
-    }
-    return s->data; /* an empty buffer gives its last byte */
+    c->state.full = 0;
+    update_irqs(c);
+    return c->state.data; /* an empty buffer gives its last byte */
 }
 
 /* A command without a data byte. True: pull the reset line. */
@@ -92,7 +95,10 @@ static bool run_with_data(struct i8042 *c, uint8_t command, uint8_t data)
     struct i8042_state *s = &c->state;
 
     switch (command) {
-    case 0x60: s->config = data; break;
+    case 0x60:
+        s->config = data;
+        update_irqs(c);
+        break;
     case 0x61 ... 0x7f: s->ram[command & 0x1f] = data; break;
     case 0xd1: s->output_port = data | OUTPUT_A20; return !(data & OUTPUT_RUNNING);
     case 0xd2: put(c, data, false, false); break;
@@ -209,8 +215,8 @@ void i8042_fini(struct i8042 *c)
 void i8042_reset(struct i8042 *c)
 {
     pthread_mutex_lock(&c->lock);
-    take(c);
     state_reset(&c->state);
+    update_irqs(c);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -230,9 +236,14 @@ static int device_save(void *dev, struct state_writer *w)
     return state_save(&desc, &copy, w);
 }
 
+static bool takes_data(uint8_t command)
+{
+    return (command >= 0x60 && command <= 0x7f) || (command >= 0xd1 && command <= 0xd4);
+}
+
 static bool is_possible(const struct i8042_state *s)
 {
-    return s->full <= 1 && s->from_aux <= 1 && s->timeout <= 1 && s->last_was_command <= 1;
+    return (!s->command || takes_data(s->command)) && (s->output_port & OUTPUT_A20) && s->full <= 1 && s->from_aux <= 1 && s->timeout <= 1 && s->last_was_command <= 1;
 }
 
 static int device_load(void *dev, struct state_reader *r, struct err *e)
@@ -248,10 +259,8 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
     if (!is_possible(&copy))
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&c->lock);
-    take(c);
     c->state = copy;
-    if (copy.full)
-        put(c, copy.data, copy.from_aux, copy.timeout);
+    update_irqs(c);
     pthread_mutex_unlock(&c->lock);
     return 0;
 }

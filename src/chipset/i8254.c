@@ -308,6 +308,8 @@ static void write_control(struct i8254 *pit, uint8_t value)
         .gate = c->gate,
     };
     if (n == 0) {
+        /* What was due by the old count holds back no interrupt of the new one. */
+        pit->earliest_ns = MIN(pit->earliest_ns, clock_monotonic_ns() + MIN_INTERVAL_NS);
         set_irq(pit, c->mode != 0);
         update_irq(pit);
     }
@@ -480,10 +482,17 @@ static int device_save(void *dev, struct state_writer *w)
     return state_save(&port61_desc, &copy, w);
 }
 
-static bool channel_is_sane(const struct i8254_channel *c)
+static bool is_possible(const struct i8254_channel *c)
 {
     return c->mode <= 5 && c->access >= 1 && c->access <= 3 && c->bcd <= 1 && c->gate <= 1 && c->reload <= 65536 &&
-           c->next_reload <= 65536 && c->backlog <= BACKLOG_MAX && c->counting <= 1 && c->read_high <= 1;
+           c->next_reload <= 65536 && c->backlog <= BACKLOG_MAX && c->counting <= 1 && (!c->counting || c->reload) &&
+           c->fired <= 1 && c->write_high <= 1 && c->read_high <= 1 && c->count_latched <= 1 && c->status_latched <= 1;
+}
+
+/* The gates of channels 0 and 1 are wired, that of channel 2 is a bit of port 0x61. */
+static bool gates_are_possible(const struct i8254_state *s)
+{
+    return s->channel[0].gate && s->channel[1].gate && s->channel[2].gate == (s->port61 & PORT61_GATE2);
 }
 
 static int device_load(void *dev, struct state_reader *r, struct err *e)
@@ -498,13 +507,14 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
         rc = state_load(&channel_desc, &copy.channel[i], r, e);
         if (rc)
             return rc;
-        if (!channel_is_sane(&copy.channel[i]))
+        if (!is_possible(&copy.channel[i]))
             return err_set(e, EINVAL, "the saved state of %s holds impossible values", channel_desc.name);
     }
     rc = state_load(&port61_desc, &copy, r, e);
     if (rc)
         return rc;
-    copy.port61 &= PORT61_WRITABLE;
+    if ((copy.port61 & ~PORT61_WRITABLE) || !gates_are_possible(&copy))
+        return err_set(e, EINVAL, "the saved state of %s holds impossible values", port61_desc.name);
     pthread_mutex_lock(&pit->lock);
     now = ticks_now();
     for (unsigned i = 0; i < 3; i++)

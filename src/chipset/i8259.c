@@ -400,6 +400,17 @@ static int device_save(void *dev, struct state_writer *w)
     return state_save(&chip_desc, &copy.chip[SLAVE], w);
 }
 
+static bool is_possible(const struct i8259_chip *c, unsigned which)
+{
+    uint8_t outside = which == MASTER ? (uint8_t)~BIT(CASCADE) : 0xff; /* update() sets the cascade's input */
+    bool step = c->init_step == 0 || c->init_step == 2 || (c->init_step == 3 && !(c->icw1 & ICW1_SINGLE)) ||
+                (c->init_step == 4 && (c->icw1 & ICW1_IC4));
+
+    return step && !(c->ready && c->init_step) && c->ready <= 1 && c->lowest <= 7 && !(c->icw2 & 7) && c->rotate_aeoi <= 1 &&
+           c->special_mask <= 1 && c->read_isr <= 1 && c->poll <= 1 && !(c->elcr & ~elcr_writable[which]) &&
+           !((c->irr ^ c->lines) & level_inputs(c) & outside);
+}
+
 static int device_load(void *dev, struct state_reader *r, struct err *e)
 {
     struct i8259 *pic = dev;
@@ -412,7 +423,7 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
 
         if (rc)
             return rc;
-        if (c->lowest > 7 || c->init_step > 4 || c->init_step == 1 || (c->icw2 & 7) || (c->elcr & ~elcr_writable[i]))
+        if (!is_possible(c, i))
             return err_set(e, EINVAL, "the saved state of %s holds impossible values", chip_desc.name);
     }
     pthread_mutex_lock(&pic->lock);

@@ -236,6 +236,18 @@ static int device_save(void *dev, struct state_writer *w)
     return state_save(&desc, &copy, w);
 }
 
+static bool is_possible(const struct ioapic_state *s)
+{
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        uint64_t rte = s->redirection[pin];
+        uint64_t legal = RTE_WRITABLE_HIGH << 32 | RTE_WRITABLE_LOW | (is_level(rte) ? RTE_REMOTE_IRR : 0);
+
+        if (rte & ~legal)
+            return false;
+    }
+    return !(s->id & ~ID_MASK) && s->lines < BIT(IOAPIC_PINS);
+}
+
 /* A message that was sent is in the local APICs' state, so nothing is sent here. */
 static int device_load(void *dev, struct state_reader *r, struct err *e)
 {
@@ -245,10 +257,8 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
 
     if (rc)
         return rc;
-    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
-        copy.redirection[pin] &= RTE_WRITABLE_HIGH << 32 | RTE_WRITABLE_LOW | (is_level(copy.redirection[pin]) ? RTE_REMOTE_IRR : 0);
-    copy.id &= ID_MASK;
-    copy.lines &= (uint32_t)BIT(IOAPIC_PINS) - 1;
+    if (!is_possible(&copy))
+        return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&io->lock);
     io->state = copy;
     pthread_mutex_unlock(&io->lock);

@@ -27,6 +27,7 @@
 #define IER_THRI 0x02
 #define IER_RLSI 0x04
 #define IER_MSI 0x08
+#define IER_ALL 0x0f
 
 #define IIR_NONE 0x01
 #define IIR_MODEM 0x00
@@ -51,6 +52,7 @@
 #define MCR_OUT1 0x04
 #define MCR_OUT2 0x08
 #define MCR_LOOP 0x10
+#define MCR_ALL 0x1f
 
 #define LSR_DR 0x01
 #define LSR_OE 0x02
@@ -405,7 +407,7 @@ static void write_ier(struct uart16550 *u, uint8_t value)
         s->thre_due = 1;
         settle_thre(u);
     }
-    s->ier = value & (IER_RDI | IER_THRI | IER_RLSI | IER_MSI);
+    s->ier = value & IER_ALL;
     update_irq(u);
 }
 
@@ -423,7 +425,7 @@ static void write_fcr(struct uart16550 *u, uint8_t value)
 
 static void write_mcr(struct uart16550 *u, uint8_t value)
 {
-    u->state.mcr = value & (MCR_DTR | MCR_RTS | MCR_OUT1 | MCR_OUT2 | MCR_LOOP);
+    u->state.mcr = value & MCR_ALL;
     update_modem(&u->state);
     room_again(u);
     update_irq(u);
@@ -447,20 +449,11 @@ static void write_register(struct uart16550 *u, unsigned reg, uint8_t value)
         else
             write_ier(u, value);
         break;
-    case 2:
-        write_fcr(u, value);
-        break;
-    case 3:
-        s->lcr = value;
-        break;
-    case 4:
-        write_mcr(u, value);
-        break;
-    case 7:
-        s->scratch = value;
-        break;
-    default: /* LSR and MSR: written in the factory only */
-        break;
+    case 2: write_fcr(u, value); break;
+    case 3: s->lcr = value; break;
+    case 4: write_mcr(u, value); break;
+    case 7: s->scratch = value; break;
+    default: break; /* LSR and MSR: written in the factory only */
     }
 }
 
@@ -499,25 +492,18 @@ static uint8_t read_register(struct uart16550 *u, unsigned reg)
     uint8_t value;
 
     switch (reg) {
-    case 0:
-        return divisor ? (uint8_t)s->divisor : pop(u);
-    case 1:
-        return divisor ? s->divisor >> 8 : s->ier;
-    case 2:
-        return read_iir(u);
-    case 3:
-        return s->lcr;
-    case 4:
-        return s->mcr;
-    case 5:
-        return read_lsr(u);
+    case 0: return divisor ? (uint8_t)s->divisor : pop(u);
+    case 1: return divisor ? s->divisor >> 8 : s->ier;
+    case 2: return read_iir(u);
+    case 3: return s->lcr;
+    case 4: return s->mcr;
+    case 5: return read_lsr(u);
     case 6:
         value = s->msr;
         s->msr &= ~MSR_DELTAS;
         update_irq(u);
         return value;
-    default:
-        return s->scratch;
+    default: return s->scratch;
     }
 }
 
@@ -612,6 +598,16 @@ static int device_save(void *dev, struct state_writer *w)
     return state_save(&desc, &copy, w);
 }
 
+static bool is_possible(const struct uart16550_state *s)
+{
+    for (unsigned i = 0; i < UART_FIFO_BYTES; i++)
+        if (s->rx_break[i] > 1)
+            return false;
+    return s->ier <= IER_ALL && !(s->fcr & ~(fifos_on(s) ? FCR_KEPT : 0)) && s->mcr <= MCR_ALL &&
+           (s->msr & ~MSR_DELTAS) == modem_lines(s) && s->overrun <= 1 && s->thre_pending <= 1 && s->thre_due <= 1 &&
+           s->rx_timeout <= (fifos_on(s) && s->rx_count) && s->rx_head < UART_FIFO_BYTES && s->rx_count <= fifo_size(s);
+}
+
 static int device_load(void *dev, struct state_reader *r, struct err *e)
 {
     struct uart16550 *u = dev;
@@ -622,7 +618,7 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
     rc = state_load(&desc, &copy, r, e);
     if (rc)
         return rc;
-    if (copy.rx_head >= UART_FIFO_BYTES || copy.rx_count > fifo_size(&copy))
+    if (!is_possible(&copy))
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&u->lock);
     u->state = copy;
