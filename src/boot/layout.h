@@ -19,3 +19,9 @@
 /* The PCI configuration window, which no RAM and no BAR may use (MCFG, e820 and the DSDT's PNP0C02 device say so). */
 #define BOOT_ECAM_GPA 0xe0000000ULL
 #define BOOT_ECAM_SIZE 0x10000000ULL
+
+/* Where the root bridge lets BARs lie (acpi/pci.asl). The upper one is within the 39 physical bits that the smallest hosts have. */
+#define BOOT_PCI32_GPA 0xc0000000ULL
+#define BOOT_PCI32_SIZE 0x20000000ULL
+#define BOOT_PCI64_GPA 0x4000000000ULL
+#define BOOT_PCI64_SIZE 0x2000000000ULL
