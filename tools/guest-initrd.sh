@@ -18,7 +18,7 @@ need depmod kmod
 need cpio cpio
 version=$(cat "$kernel/version")
 
-busybox=build/guest/busybox/bin/busybox
+busybox=build/guest/busybox/usr/bin/busybox
 if [ ! -x "$busybox" ]; then
     ls "$PACKAGES"/busybox-static_*.deb >/dev/null 2>&1 || package_fetch busybox-static
     package_unpack build/guest/busybox busybox-static

@@ -19,7 +19,7 @@ kernel_package() { # the package with the kernel inside, which the one with the 
 make_kernel() { # FLAVOUR PACKAGE
     dir=build/guest/$1
     stamp=$dir/stamp
-    if [ "$stamp" -nt tools/guest-kernel.sh ] && [ "$stamp" -nt tools/extract-vmlinux.py ]; then
+    if [ "$stamp" -nt tools/guest-kernel.sh ] && [ "$stamp" -nt tools/packages.sh ] && [ "$stamp" -nt tools/extract-vmlinux.py ]; then
         return
     fi
     need depmod kmod

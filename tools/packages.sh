@@ -47,7 +47,10 @@ package_unpack() {
         deb=$(ls -t "$PACKAGES/${package}"_*.deb 2>/dev/null | head -n 1)
         [ -n "$deb" ] || die "there is no $PACKAGES/${package}_*.deb to unpack"
         say "DPKG  $deb"
-        dpkg -x "$deb" "$unpack_dir" || die "cannot unpack $deb: remove it and run this again"
+        # Like dpkg -x, which would put folders in the links' place.
+        dpkg --fsys-tarfile "$deb" >"$unpack_dir/data.tar" && tar -x --keep-directory-symlink -f "$unpack_dir/data.tar" -C "$unpack_dir" ||
+            die "cannot unpack $deb: remove it and run this again"
+        rm -f "$unpack_dir/data.tar"
     done
 }
 
