@@ -108,8 +108,10 @@ static int set_console(struct config *c, bool on, const char *value, struct err 
     } else if (strcmp(value, "none") == 0) {
         c->console = CONSOLE_NONE;
     } else if (strncmp(value, "file:", 5) == 0) {
-        c->console = CONSOLE_FILE;
-        return set_path(&c->console_path, value + 5, why);
+        int error = set_path(&c->console_path, value + 5, why);
+        if (error)
+            return error;
+        c->console = CONSOLE_FILE; /* never without a path */
     } else {
         return err_set(why, EINVAL, "must be tty, none or file:PATH, not '%.100s'", value);
     }
@@ -132,11 +134,15 @@ static int set_debug_exit(struct config *c, bool on, const char *value, struct e
 
 static int set_stats(struct config *c, bool on, const char *value, struct err *why)
 {
+    int error = value ? set_path(&c->stats_path, value, why) : 0;
+
+    if (error)
+        return error;
     c->stats = on;
-    if (value)
-        return set_path(&c->stats_path, value, why);
-    free(c->stats_path);
-    c->stats_path = NULL;
+    if (!value) {
+        free(c->stats_path);
+        c->stats_path = NULL;
+    }
     return 0;
 }
 

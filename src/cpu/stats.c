@@ -149,7 +149,7 @@ int stats_write(struct vm *vm, FILE *f, bool json, struct err *e)
     free(c.entries);
     if (error == -ENOMEM)
         return err_set(e, ENOMEM, "no memory to report the statistics");
-    if (error || fflush(f) != 0)
+    if (error || fflush(f) != 0 || ferror(f))
         return err_set(e, errno ? errno : EIO, "cannot write the statistics: %s", strerror(errno ? errno : EIO));
     return 0;
 }

@@ -251,8 +251,10 @@ int vcpu_new(struct vm *vm, unsigned index, struct err *e)
         return error;
     }
     vcpu->thread_started = true;
+    pthread_mutex_lock(&vm->lock);
     vm->vcpus[index] = vcpu;
     vm->vcpu_count = MAX(vm->vcpu_count, index + 1);
+    pthread_mutex_unlock(&vm->lock);
     return 0;
 }
 
@@ -296,13 +298,13 @@ void vcpu_free(struct vcpu *vcpu)
     ask_to_stand(vcpu);
     wait_until_standing(vcpu);
     pthread_mutex_lock(&vm->lock);
+    vm->vcpus[vcpu->index] = NULL; /* vm_request_end() kicks it no more */
+    while (vm->vcpu_count && !vm->vcpus[vm->vcpu_count - 1])
+        vm->vcpu_count--;
     atomic_fetch_or(&vcpu->requests, VCPU_STOP);
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
     pthread_join(vcpu->thread, NULL);
-    vm->vcpus[vcpu->index] = NULL;
-    while (vm->vcpu_count && !vm->vcpus[vm->vcpu_count - 1])
-        vm->vcpu_count--;
     free(vcpu);
 }
 

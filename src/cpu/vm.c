@@ -33,14 +33,14 @@ void vm_request_end(struct vm *vm, enum vm_end end, int value, const char *text)
         vm->end_value = value;
         snprintf(vm->end_text, sizeof(vm->end_text), "%s", text ? text : "");
     }
-    pthread_mutex_unlock(&vm->lock);
-    if (!first)
-        return;
     /* The guest asked for its last instruction: it shall not run on until the loop's thread gets here. */
-    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+    for (unsigned i = 0; first && i < vm->vcpu_count; i++) {
+        if (!vm->vcpus[i])
+            continue;
         atomic_fetch_or(&vm->vcpus[i]->requests, VCPU_PAUSE);
-        vm->engine->kick(vm->vcpus[i]);
+        vm->engine->kick(vm->vcpus[i]); /* engines never take the lock */
     }
-    if (vm->loop)
+    pthread_mutex_unlock(&vm->lock);
+    if (first && vm->loop)
         loop_post(vm->loop, stop_loop, vm->loop);
 }

@@ -23,16 +23,16 @@ struct loop_post {
 };
 
 /*
- * lock guards the timers and the posted work; callbacks run with it released. The timerfd is armed by whoever makes the earliest
- * deadline earlier, so that setting a timer from another thread costs one system call and wakes nobody.
+ * Callbacks run with the lock released. The timerfd is armed by whoever makes the earliest deadline earlier, so that setting a timer from
+ * another thread costs one system call and wakes nobody.
  */
 struct loop {
     int epoll_fd, timer_fd, wake_fd;
     atomic_bool stop;
-    struct epoll_event batch[EVENT_BATCH]; /* being served; loop_remove_fd() takes its fd out */
-    int batch_count;
 
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* guards what follows */
+    struct epoll_event batch[EVENT_BATCH]; /* being served; loop_remove_fd() takes its fd out. The kernel's while batch_count is 0 */
+    int batch_count;
     struct loop_timer **heap; /* [0] is the earliest */
     unsigned heap_count, heap_capacity;
     uint64_t armed_ns; /* what the timerfd is set to; 0 = not */
@@ -41,11 +41,12 @@ struct loop {
 
 /* --- life --- */
 
-static int watch(struct loop *loop, int fd)
+/* The loop's own: their events carry the address of the descriptor's member. */
+static int watch(struct loop *loop, int *fd)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}; /* NULL: the loop's own */
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = fd};
 
-    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, *fd, &event) ? -errno : 0;
 }
 
 struct loop *loop_new(struct err *e)
@@ -65,9 +66,9 @@ struct loop *loop_new(struct err *e)
     if (loop->epoll_fd < 0 || loop->timer_fd < 0 || loop->wake_fd < 0)
         error = -errno;
     if (!error)
-        error = watch(loop, loop->timer_fd);
+        error = watch(loop, &loop->timer_fd);
     if (!error)
-        error = watch(loop, loop->wake_fd);
+        error = watch(loop, &loop->wake_fd);
     if (error) {
         err_set(e, -error, "cannot create an I/O loop: %s", strerror(-error));
         loop_free(loop);
@@ -130,9 +131,11 @@ int loop_modify_fd(struct loop *loop, struct loop_fd *lfd)
 void loop_remove_fd(struct loop *loop, struct loop_fd *lfd)
 {
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, lfd->fd, NULL);
+    pthread_mutex_lock(&loop->lock);
     for (int i = 0; i < loop->batch_count; i++)
         if (loop->batch[i].data.ptr == lfd)
             loop->batch[i].events = 0;
+    pthread_mutex_unlock(&loop->lock);
 }
 
 /* --- timers: a binary heap; all with the lock held --- */
@@ -198,6 +201,8 @@ static void arm(struct loop *loop)
     struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(at / NS_PER_SEC), .tv_nsec = (long)(at % NS_PER_SEC)}};
 
     loop->armed_ns = at;
+    if (!at) /* a timerfd that is still set costs one look at an empty heap */
+        return;
     BUG_ON(timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) != 0);
 }
 
@@ -234,13 +239,13 @@ void loop_timer_cancel(struct loop_timer *t)
     pthread_mutex_unlock(&loop->lock);
 }
 
-/* What is due when the timerfd fires; a timer that its callback sets again waits for the next round. */
+/* What is due when the timerfd fires. No more than there were: a timer that its callback sets into the past again cannot keep the loop here. */
 static void run_timers(struct loop *loop)
 {
     uint64_t now = clock_monotonic_ns();
 
     pthread_mutex_lock(&loop->lock);
-    while (loop->heap_count && loop->heap[0]->deadline_ns <= now) {
+    for (unsigned left = loop->heap_count; left && loop->heap_count && loop->heap[0]->deadline_ns <= now; left--) {
         struct loop_timer *t = loop->heap[0];
 
         heap_remove(loop, t);
@@ -295,37 +300,63 @@ static void drain(int fd)
         return; /* EAGAIN: somebody moved the timer meanwhile */
 }
 
-static void dispatch(struct loop *loop)
+/* The i-th event of the batch, or false when its descriptor was removed meanwhile. */
+static bool take_event(struct loop *loop, int i, void **ptr, uint32_t *events)
 {
-    for (int i = 0; i < loop->batch_count; i++) {
-        struct loop_fd *lfd = loop->batch[i].data.ptr;
+    pthread_mutex_lock(&loop->lock);
+    *ptr = loop->batch[i].data.ptr;
+    *events = loop->batch[i].events;
+    pthread_mutex_unlock(&loop->lock);
+    return *events != 0;
+}
 
-        if (lfd && loop->batch[i].events)
-            lfd->ready(lfd, loop->batch[i].events);
+static void set_batch_count(struct loop *loop, int count)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->batch_count = count;
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static void dispatch(struct loop *loop, int count)
+{
+    void *ptr;
+    uint32_t events;
+
+    set_batch_count(loop, count);
+    for (int i = 0; i < count; i++) {
+        if (!take_event(loop, i, &ptr, &events))
+            continue;
+        if (ptr == &loop->timer_fd) {
+            drain(loop->timer_fd);
+            run_timers(loop);
+        } else if (ptr == &loop->wake_fd) {
+            drain(loop->wake_fd); /* before the work is taken: what is posted later wakes again */
+            run_posts(loop);
+        } else {
+            struct loop_fd *lfd = ptr;
+            lfd->ready(lfd, events);
+        }
     }
-    loop->batch_count = 0;
+    set_batch_count(loop, 0);
 }
 
 int loop_run(struct loop *loop)
 {
-    while (!atomic_load(&loop->stop)) {
+    while (!atomic_exchange(&loop->stop, false)) {
         int n = epoll_wait(loop->epoll_fd, loop->batch, EVENT_BATCH, -1);
 
         if (n < 0 && errno != EINTR)
             return -errno;
-        loop->batch_count = MAX(n, 0);
-        drain(loop->timer_fd);
-        drain(loop->wake_fd);
-        run_timers(loop);
-        run_posts(loop);
-        dispatch(loop);
+        dispatch(loop, MAX(n, 0));
     }
-    atomic_store(&loop->stop, false);
     return 0;
 }
 
 void loop_stop(struct loop *loop)
 {
+    int before = errno; /* a signal handler must leave it alone */
+
     atomic_store(&loop->stop, true);
     wake(loop);
+    errno = before;
 }

@@ -76,23 +76,21 @@ void bus_remove(struct bus *bus, struct bus_range *range)
     pthread_rwlock_unlock(&bus->lock);
 }
 
-/* The range that answers at addr, or NULL. The device is called without the lock: it may move ranges itself. */
-static const struct bus_range *find(struct bus *bus, uint64_t addr)
+/*
+ * What answers at addr: a copy of its range, size 0 for nobody. The device is called without the lock, so it may move ranges itself, and
+ * another thread may move this one meanwhile.
+ */
+static struct bus_range find(struct bus *bus, uint64_t addr)
 {
-    const struct bus_range *range = NULL;
+    struct bus_range range = {0};
     unsigned at;
 
     pthread_rwlock_rdlock(&bus->lock);
     at = position(bus, addr);
     if (at > 0 && addr - bus->ranges[at - 1]->base < bus->ranges[at - 1]->size)
-        range = bus->ranges[at - 1];
+        range = *bus->ranges[at - 1];
     pthread_rwlock_unlock(&bus->lock);
     return range;
-}
-
-static bool holds_all(const struct bus_range *range, uint64_t addr, unsigned size)
-{
-    return range && range->size - (addr - range->base) >= size;
 }
 
 static uint64_t all_ones(unsigned size)
@@ -102,44 +100,50 @@ static uint64_t all_ones(unsigned size)
 
 static uint64_t read_piece(const struct bus_range *range, uint64_t addr, unsigned size)
 {
-    return range ? range->ops->read(range->opaque, addr - range->base, size) & all_ones(size) : all_ones(size);
+    return range->size ? range->ops->read(range->opaque, addr - range->base, size) & all_ones(size) : all_ones(size);
 }
 
-/* Whether the whole access can go to one place: one range, or a hole in which no byte is anybody's. */
-static bool split(struct bus *bus, const struct bus_range *range, uint64_t addr, unsigned size)
+static void write_piece(const struct bus_range *range, uint64_t addr, unsigned size, uint64_t value)
 {
-    if (size == 1 || holds_all(range, addr, size))
-        return false;
-    for (unsigned i = range ? 0 : 1; i < size; i++)
-        if (range || find(bus, addr + i))
+    if (range->size)
+        range->ops->write(range->opaque, addr - range->base, size, value & all_ones(size));
+}
+
+/* Whether not all bytes belong to whom the first one does: to one range, or to nobody. */
+static bool must_split(struct bus *bus, const struct bus_range *range, uint64_t addr, unsigned size)
+{
+    if (range->size)
+        return range->size - (addr - range->base) < size;
+    for (unsigned i = 1; i < size; i++)
+        if (find(bus, addr + i).size)
             return true;
     return false;
 }
 
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 {
-    const struct bus_range *range = find(bus, addr);
+    struct bus_range range = find(bus, addr);
     uint64_t value = 0;
 
-    if (!split(bus, range, addr, size))
-        return read_piece(range, addr, size);
-    for (unsigned i = 0; i < size; i++)
-        value |= read_piece(find(bus, addr + i), addr + i, 1) << (8 * i);
+    if (!must_split(bus, &range, addr, size))
+        return read_piece(&range, addr, size);
+    for (unsigned i = 0; i < size; i++) {
+        range = find(bus, addr + i);
+        value |= read_piece(&range, addr + i, 1) << (8 * i);
+    }
     return value;
 }
 
 void bus_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t value)
 {
-    const struct bus_range *range = find(bus, addr);
+    struct bus_range range = find(bus, addr);
 
-    if (!split(bus, range, addr, size)) {
-        if (range)
-            range->ops->write(range->opaque, addr - range->base, size, value & all_ones(size));
+    if (!must_split(bus, &range, addr, size)) {
+        write_piece(&range, addr, size, value);
         return;
     }
     for (unsigned i = 0; i < size; i++) {
         range = find(bus, addr + i);
-        if (range)
-            range->ops->write(range->opaque, addr + i - range->base, 1, value >> (8 * i) & 0xff);
+        write_piece(&range, addr + i, 1, value >> (8 * i));
     }
 }

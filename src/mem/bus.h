@@ -32,7 +32,11 @@ struct bus {
 void bus_init(struct bus *);
 void bus_fini(struct bus *);
 
-/* 0, -EEXIST when it overlaps another range (named in e), -ENOSPC. The range must outlive its stay on the bus. */
+/*
+ * 0, -EEXIST when it overlaps another range (named in e), -ENOSPC, -EINVAL for an empty or wrapping one. The range must outlive its stay on
+ * the bus. Any thread, a device's callback too: the bus holds no lock while it calls one. An access that another thread began before
+ * bus_remove() may still reach the device after it.
+ */
 int bus_add(struct bus *, struct bus_range *, struct err *e);
 void bus_remove(struct bus *, struct bus_range *);
 
