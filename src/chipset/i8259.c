@@ -308,11 +308,11 @@ static void elcr_write(void *opaque, uint64_t off, unsigned size, uint64_t value
     for (unsigned i = 0; i < size; i++) {
         unsigned which = (off + i) & 1;
         struct i8259_chip *c = &pic->state.chip[which];
-        uint8_t elcr = (uint8_t)(value >> (8 * i)) & elcr_writable[which];
-        uint8_t changed = elcr ^ c->elcr;
+        uint8_t before = level_inputs(c), changed;
 
-        c->elcr = elcr;
-        c->irr = (c->irr & ~changed) | (c->lines & elcr & changed);
+        c->elcr = (uint8_t)(value >> (8 * i)) & elcr_writable[which];
+        changed = before ^ level_inputs(c);
+        c->irr = (c->irr & ~changed) | (c->lines & level_inputs(c) & changed);
     }
     update(pic);
     pthread_mutex_unlock(&pic->lock);
