@@ -147,12 +147,17 @@ static void take_back(struct lockstep *l)
         copy(l->journal[i].hva, l->journal[i].old, l->journal[i].n);
 }
 
-/* Runs the block once, filling shadow entries as it goes. True when it ran up to an exit that can be compared. */
-static bool run_block(struct soft_cpu *cpu, const struct block *b, bool *fault)
+/*
+ * How a block came back. A block that jumps to itself has the same rip before its first instruction and after its last, so the two
+ * are told apart here.
+ */
+enum block_end { BLOCK_LEFT /* rip: the instruction that did not run */, BLOCK_ENDED /* rip: what comes after the block */, BLOCK_FAULT };
+
+/* Runs the block once, filling shadow entries as it goes. */
+static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
 {
     const void *code = b->code;
 
-    *fault = false;
     SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
     for (;;) {
         soft_vec_unpark(cpu);
@@ -162,20 +167,20 @@ static bool run_block(struct soft_cpu *cpu, const struct block *b, bool *fault)
         unsigned size = exit >> 5 & 0x7f;
         uint64_t here = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
         switch ((enum code_exit)(exit & 0xf)) {
-        case CODE_EXIT_NEXT: cpu->rip = gva; return true;
+        case CODE_EXIT_NEXT: cpu->rip = gva; return BLOCK_ENDED;
         case CODE_EXIT_LINK:
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
-            return true;
+            return BLOCK_ENDED;
         case CODE_EXIT_ATTENTION:
-        case CODE_EXIT_STEP: cpu->rip = here; return true;
+        case CODE_EXIT_STEP: cpu->rip = here; return BLOCK_LEFT;
         case CODE_EXIT_MISS:
             cpu->rip = here;
             if (((gva ^ (gva + size - 1)) & ~PAGE_MASK) || !gva_is_canonical(gva) ||
                 mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
-                return true;
+                return BLOCK_LEFT;
             code = (const void *)(uintptr_t)SLOT(cpu, CTX_RESUME);
             continue;
-        default: *fault = true; return false;
+        default: return BLOCK_FAULT;
         }
     }
 }
@@ -198,18 +203,28 @@ static uint64_t flags_that_count(struct soft_cpu *cpu, const struct block *b)
     return UINT64_MAX;
 }
 
-static int compare(struct soft_cpu *cpu, const struct block *b)
+/* The trail's entry for where the block stopped, or count + 1. */
+static unsigned find_on_trail(const struct lockstep *l, uint64_t rip, enum block_end end)
+{
+    unsigned i = 0;
+
+    if (end == BLOCK_ENDED && l->trail[l->count].rip == rip)
+        return l->count;
+    while (i <= l->count && l->trail[i].rip != rip)
+        i++;
+    return i;
+}
+
+static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end end)
 {
     static const char *const names[GPR_COUNT] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                  "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
     struct lockstep *l = cpu->lockstep;
-    unsigned i = l->count;
+    unsigned i = find_on_trail(l, cpu->rip, end);
 
-    while (i > 0 && l->trail[i].rip != cpu->rip)
-        i--;
-    const struct trail *t = &l->trail[i];
-    if (t->rip != cpu->rip)
+    if (i > l->count)
         return differ(cpu, "rip", l->trail[l->count].rip, cpu->rip);
+    const struct trail *t = &l->trail[i];
     for (unsigned r = 0; r < GPR_COUNT; r++)
         if (t->gpr[r] != cpu->gpr[r])
             return differ(cpu, names[r], t->gpr[r], cpu->gpr[r]);
@@ -254,7 +269,6 @@ int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
 {
     struct lockstep *l = cpu->lockstep;
     struct block *b = find_block(cpu, mode);
-    bool fault;
 
     if (!b)
         return soft_step(cpu);
@@ -282,8 +296,9 @@ int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
     take_back(l);
     restore(cpu, &l->trail[0]);
     cpu->stats.block_entries++;
-    if (!run_block(cpu, b, &fault))
+    enum block_end end = run_block(cpu, b);
+    if (end == BLOCK_FAULT)
         return soft_internal(cpu, "lockstep: host exception %d in the block at 0x%llx, where step met none",
                              cpu->host_fault.trapno, (unsigned long long)l->trail[0].rip);
-    return compare(cpu, b);
+    return compare(cpu, b, end);
 }
