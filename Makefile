@@ -118,6 +118,8 @@ guest: | deps-guest
 run: all guest
 	@build/umbra run --kernel $(GUEST_KERNEL) --initrd $(GUEST_INITRD) --append "$(GUEST_APPEND)" $(RUN)
 
+include guest/guest.mk
+
 # --- tests ---
 
 # A test's own definitions take the place of the library's: -z muldefs, and the test's object comes first.

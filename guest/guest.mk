@@ -1,7 +1,5 @@
-# Guest images: guest/tests/*.c and *.S, each a kernel of its own on guest/lib. *_32.c are 32-bit, the rest 64-bit;
+# Guest images, included by the Makefile: guest/tests/*.c and *.S, each a kernel of its own on guest/lib. *_32.c are 32-bit, the rest 64-bit;
 # name.c and name.S together make one image. B is the build directory.
-CC ?= gcc
-B ?= build/release
 OBJCOPY ?= objcopy
 
 GUEST := $(B)/guest
@@ -24,30 +22,36 @@ guests: $(guest_images)
 
 $(GUEST)/64/%.o: guest/%.c $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m64 -mcmodel=small $(GUEST_FLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m64 -mcmodel=small $(GUEST_FLAGS) -c $< -o $@
 $(GUEST)/64/%.S.o: guest/%.S $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m64 -Iguest/lib -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m64 -Iguest/lib -c $< -o $@
 $(GUEST)/64/%.o: guest/%.S $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m64 -Iguest/lib -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m64 -Iguest/lib -c $< -o $@
 $(GUEST)/32/%.o: guest/%.c $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m32 -march=pentium4 $(GUEST_FLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m32 -march=pentium4 $(GUEST_FLAGS) -c $< -o $@
 $(GUEST)/32/%.S.o: guest/%.S $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m32 -Iguest/lib -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m32 -Iguest/lib -c $< -o $@
 $(GUEST)/32/%.o: guest/%.S $(GUEST_HEADERS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m32 -Iguest/lib -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(GUEST_CC) -m32 -Iguest/lib -c $< -o $@
 
 # An image of 64-bit code in an ELF32 container: multiboot loaders take no other.
 define guest_image
 $(GUEST)/$(1).elf: $(GUEST)/$(2)/tests/$(1).o $(if $(wildcard guest/tests/$(1).S),$(GUEST)/$(2)/tests/$(1).S.o) \
 		$(guest_lib_$(2)) guest/lib/guest.ld
-	$(GUEST_CC) -m$(2) $(GUEST_LD) -o $$@.$(2) $$(filter %.o,$$^)
-	$(OBJCOPY) -O elf32-i386 $$@.$(2) $$@
+	@printf '  %-5s %s\n' GUEST $$@
+	$$(Q)$(GUEST_CC) -m$(2) $(GUEST_LD) -o $$@.$(2) $$(filter %.o,$$^)
+	$$(Q)$(OBJCOPY) -O elf32-i386 $$@.$(2) $$@
 	@rm $$@.$(2)
 endef
 $(foreach n,$(guest_names),$(eval $(call guest_image,$(n),$(if $(filter %_32,$(n)),32,64))))
-.SECONDARY:

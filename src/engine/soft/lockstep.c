@@ -9,6 +9,7 @@
 #include "engine/soft/step.h"
 #include "engine/soft/switch.h"
 #include "engine/soft/translate.h"
+#include "x86/paging.h"
 
 /*
  * Theory of operation
@@ -30,6 +31,7 @@ struct trail {
 struct lockstep {
     bool open; /* the journal notes */
     bool overflow;
+    bool walked; /* step walked page tables, and so may have set A and D bits in them */
     unsigned journal_count;
     struct journal_entry journal[JOURNAL_MAX];
     unsigned count;
@@ -237,7 +239,7 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
         return SOFT_OK; /* it stopped early: memory and vectors are those of the part that ran */
     for (unsigned k = l->journal_count; k-- > 0;)
         for (unsigned n = 0; n < l->journal[k].n; n++)
-            if (l->journal[k].hva[n] != l->journal[k].new[n])
+            if ((l->journal[k].hva[n] ^ l->journal[k].new[n]) & (l->walked ? ~(unsigned)(PTE_A | PTE_D) : ~0U))
                 return differ(cpu, "memory", l->journal[k].new[n], l->journal[k].hva[n]);
     if (!b->vectors)
         return SOFT_OK;
@@ -279,9 +281,11 @@ int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
     l->journal_count = 0;
     l->overflow = false;
     record(cpu, &l->trail[0]);
+    uint64_t walks = cpu->stats.page_walks;
     l->open = true;
     int result = run_step(cpu, b);
     l->open = false;
+    l->walked = cpu->stats.page_walks != walks;
     if (result == SOFT_EXIT)
         return result;
     if (result == SOFT_FAULT || l->overflow || b->dropped)
