@@ -1,0 +1,113 @@
+/* Compares two outcomes of one case, less what the architecture leaves open, and says where they differ. */
+#pragma once
+
+#include <stdio.h>
+
+#include "aim.h"
+
+/* Components that are in their initial state get its bytes, so that images can be compared as bytes. */
+static inline void canonical_image(const struct soft_cpuid *model, uint8_t *image)
+{
+    uint64_t bv = vec_get64(image + XSAVE_HEADER);
+
+    if (!(bv & BIT(XSTATE_X87))) {
+        memset(image, 0, FX_MXCSR);
+        memset(image + FX_ST, 0, FX_XMM - FX_ST);
+        vec_put16(image + FX_FCW, FCW_INIT);
+    }
+    if (!(bv & BIT(XSTATE_SSE)))
+        memset(image + FX_XMM, 0, FX_BYTES_USED - FX_XMM);
+    for (unsigned i = XSTATE_AVX; i < XSTATE_COUNT; i++)
+        if (model->xcr0 & BIT(i) && !(bv & BIT(i)))
+            memset(image + model->xstate[i].offset, 0, model->xstate[i].size);
+    /* The last x87 instruction's opcode and addresses: a stub's own on this side, and CPUs keep them only sometimes. */
+    memset(image + FX_FOP, 0, FX_MXCSR - FX_FOP);
+}
+
+/* Flags that need not agree. Where the CPU itself carried the instruction out on both sides, even undefined ones do. */
+static inline uint64_t open_flags(const struct insn_case *c, bool by_cpu)
+{
+    uint64_t open = FLAG_RF;
+
+    if (!by_cpu && c->decoded && c->z.cpu_flags)
+        open |= c->z.cpu_flags->undefined;
+    return open;
+}
+
+static inline bool differ(const char *what, uint64_t a, uint64_t b, const char *who)
+{
+    printf("  %s: host 0x%llx, %s 0x%llx\n", what, (unsigned long long)a, who, (unsigned long long)b);
+    return true;
+}
+
+static const char *const gpr_names[GPR_COUNT] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                                 "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static inline bool compare_images(const struct soft_cpuid *model, uint8_t *host, uint8_t *other, const char *who)
+{
+    unsigned count = 0;
+    char text[64];
+
+    canonical_image(model, host);
+    canonical_image(model, other);
+    for (unsigned i = 0; i < XSAVE_MAX; i++) {
+        unsigned component = i < FX_BYTES_USED ? XSTATE_SSE : XSTATE_COUNT;
+        for (unsigned k = XSTATE_AVX; k < XSTATE_COUNT; k++)
+            if (model->xcr0 & BIT(k) && i >= model->xstate[k].offset && i < model->xstate[k].offset + model->xstate[k].size)
+                component = k;
+        if (component == XSTATE_COUNT || host[i] == other[i] || (i >= FX_MXCSR_MASK && i < FX_ST))
+            continue;
+        snprintf(text, sizeof(text), "vector state, component %u, image byte %u", component, i);
+        if (count++ < 8)
+            differ(text, host[i], other[i], who);
+    }
+    return count > 0;
+}
+
+/* Prints every difference; true when there is one. Both images are brought into canonical form. */
+static inline bool compare_outcomes(const struct insn_case *c, const struct soft_cpuid *model, struct outcome *host,
+                                    struct outcome *other, bool by_cpu, const char *who)
+{
+    bool bad = false;
+
+    if (host->faulted != other->faulted || (host->faulted && host->vector != other->vector)) {
+        differ("exception", host->faulted ? host->vector : 0xffff, other->faulted ? other->vector : 0xffff, who);
+        bad = true;
+    } else if (host->faulted) {
+        if (host->error != other->error)
+            bad |= differ("error code", host->error, other->error, who);
+        if (host->cr2 != other->cr2)
+            bad |= differ("cr2", host->cr2, other->cr2, who);
+    }
+    if (host->rip != other->rip)
+        bad |= differ("rip", host->rip, other->rip, who);
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if (host->gpr[i] != other->gpr[i])
+            bad |= differ(gpr_names[i], host->gpr[i], other->gpr[i], who);
+    if ((host->rflags ^ other->rflags) & ~open_flags(c, by_cpu))
+        bad |= differ("rflags", host->rflags, other->rflags, who);
+    if (bad)
+        return true;
+    return compare_images(model, host->image, other->image, who);
+}
+
+static inline void print_case(const struct insn_case *c)
+{
+    ZydisFormatter formatter;
+    char text[128] = "(no instruction)";
+
+    if (c->decoded) {
+        ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+        ZydisFormatterFormatInstruction(&formatter, &c->z, c->op, c->z.operand_count_visible, text, sizeof(text), c->in.rip, NULL);
+    }
+    printf("  bytes");
+    for (unsigned i = 0; i < (c->decoded ? c->z.length : INSN_MAX_LEN); i++)
+        printf(" %02x", c->code.bytes[i]);
+    printf(": %s\n  at 0x%llx with rflags 0x%llx fs 0x%llx gs 0x%llx fcw 0x%x fsw 0x%x mxcsr 0x%x xstate_bv 0x%llx", text,
+           (unsigned long long)c->in.rip, (unsigned long long)c->in.rflags, (unsigned long long)c->fs_base,
+           (unsigned long long)c->gs_base, vec_get16(c->in.image + FX_FCW), vec_get16(c->in.image + FX_FSW),
+           vec_get32(c->in.image + FX_MXCSR), (unsigned long long)vec_get64(c->in.image + XSAVE_HEADER));
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        printf("%s%s 0x%llx", i % 4 ? " " : "\n    ", gpr_names[i], (unsigned long long)c->in.gpr[i]);
+    printf("\n");
+}
