@@ -499,6 +499,7 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
 {
     struct i8254 *pit = dev;
     struct i8254_state copy;
+    const struct i8254_channel *c = &copy.channel[0];
     uint64_t now;
     int rc;
 
@@ -520,9 +521,9 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
     for (unsigned i = 0; i < 3; i++)
         copy.channel[i].start = now - copy.channel[i].start;
     pit->state = copy;
-    pit->earliest_ns = 0;
-    /* A period that ended is in the saved backlog; what stands at the line follows from the mode. */
-    set_irq(pit, copy.channel[0].mode != 0 || copy.channel[0].fired);
+    /* Loading is no interrupt: what is due comes later, and the line is as it was. */
+    pit->earliest_ns = clock_monotonic_ns() + MIN_INTERVAL_NS;
+    set_irq(pit, c->mode != 0 || (c->counting && c->fired && !c->backlog));
     update_irq(pit);
     pthread_mutex_unlock(&pit->lock);
     return 0;
