@@ -94,8 +94,10 @@ void smc_written(struct soft_vm *svm, gpa_t gpa, uint64_t len)
             _Atomic uint8_t *code = &svm->pages->code[r->first_page + n];
 
             /* The mark first: code that is translated while the old one is dropped marks the page again. */
-            if (atomic_load(code) && atomic_exchange(code, 0))
-                cache_drop_page(svm, r->gpa + (n << PAGE_SHIFT));
+            if (!atomic_load(code) || !atomic_exchange(code, 0))
+                continue;
+            atomic_fetch_add_explicit(&svm->pages->dropped, 1, memory_order_relaxed);
+            cache_drop_page(svm, r->gpa + (n << PAGE_SHIFT));
         }
     }
 }

@@ -15,6 +15,7 @@ struct soft_pages {
     uint64_t count;            /* pages of guest memory */
     _Atomic uint8_t *code;     /* [count] 1: translated code was made from this page */
     _Atomic uint64_t *writers; /* [count] one bit a vCPU: it may hold write entries */
+    _Atomic uint64_t dropped;  /* statistics: pages of code that were written to */
 };
 
 _Static_assert(VCPU_MAX <= 64, "writers has one bit a vCPU");

@@ -45,9 +45,9 @@ struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entrie
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t shadow_fills, shadow_fills_failed, flushes_all, flushes_nonglobal, flushes_page, page_walks, code_invalidations;
+    uint64_t shadow_fills, shadow_fills_failed, flushes_all, flushes_nonglobal, flushes_page, page_walks;
     uint64_t exceptions[32], interrupts, nmis, software_interrupts;
-    uint64_t syscalls, msr_accesses, cr_writes, cpuids, hlts;
+    uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cpuids, hlts;
 };
 
 struct soft_cpu {
@@ -132,7 +132,6 @@ struct soft_vm {
     bool step_only;           /* no translation */
     bool lockstep;            /* every block is compared with step */
     struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
-    struct log_limit msr_log; /* unknown MSRs */
     pthread_mutex_t lock;
     bool extint_level;        /* the 8259's INTR */
 };

@@ -3,6 +3,7 @@
 
 #include "engine/soft/cache.h"
 #include "engine/soft/run.h"
+#include "engine/soft/smc.h"
 
 static const struct {
     const char *name;
@@ -12,7 +13,6 @@ static const struct {
     {"block_entries", offsetof(struct soft_stats, block_entries)},
     {"blocks_translated", offsetof(struct soft_stats, blocks_translated)},
     {"guest_bytes_translated", offsetof(struct soft_stats, bytes_translated)},
-    {"code_invalidations", offsetof(struct soft_stats, code_invalidations)},
     {"page_walks", offsetof(struct soft_stats, page_walks)},
     {"shadow_fills", offsetof(struct soft_stats, shadow_fills)},
     {"shadow_fills_failed", offsetof(struct soft_stats, shadow_fills_failed)},
@@ -24,6 +24,7 @@ static const struct {
     {"software_interrupts", offsetof(struct soft_stats, software_interrupts)},
     {"syscalls", offsetof(struct soft_stats, syscalls)},
     {"msr_accesses", offsetof(struct soft_stats, msr_accesses)},
+    {"msr_faults", offsetof(struct soft_stats, msr_faults)},
     {"cr_writes", offsetof(struct soft_stats, cr_writes)},
     {"cpuids", offsetof(struct soft_stats, cpuids)},
     {"hlts", offsetof(struct soft_stats, hlts)},
@@ -54,6 +55,7 @@ void soft_stats_report(struct vm *vm, struct stats_out *out)
         out->number(out, "engine", "instructions", insns);
     for (unsigned k = 0; k < ARRAY_SIZE(counters); k++)
         out->number(out, "engine", counters[k].name, total[k]);
+    out->number(out, "engine", "code_pages_dropped", atomic_load_explicit(&svm->pages->dropped, memory_order_relaxed));
     out->number(out, "engine", "code_cache_bytes", svm->cache->used);
     for (unsigned v = 0; v < 32; v++)
         if (exception_names[v] && exceptions[v])
