@@ -1,0 +1,157 @@
+"""Drives a guest through a pseudo-terminal: umbra, or QEMU to see whether a test or Umbra is wrong (UMBRA=qemu)."""
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+GUEST = os.path.join(ROOT, "build", "guest")
+KERNEL = os.path.join(GUEST, "cloud", "vmlinuz")
+INITRD = os.path.join(GUEST, "initrd.cpio.gz")
+APPEND = "console=ttyS0 quiet cryptomgr.notests"
+BINARY = os.environ.get("UMBRA", os.path.join(ROOT, "build", "umbra"))
+IS_QEMU = BINARY == "qemu"
+# Umbra's console keeps Ctrl-a for itself: typed twice it goes to the guest.
+CTRL_A = "\x01" if IS_QEMU else "\x01\x01"
+PROMPT = r"umbra:\S+# (?:\x1b\[6n)?"
+BANNER = "This is Umbra's default guest"
+# Far more than a working guest takes: machines are shared, and a test says what holds, not how fast.
+SCALE = float(os.environ.get("UMBRA_TIMEOUT_SCALE", "1"))
+BOOT_TIMEOUT = 120
+TIMEOUT = 60
+
+
+class GuestError(AssertionError):
+    """Something expected did not come; shows what came instead."""
+
+
+def command_line(kernel, initrd, append, memory, no_reboot, extra):
+    if IS_QEMU:
+        line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-serial", "stdio",
+                "-nic", "none", "-m", memory, "-kernel", kernel, "-append", append]
+        line += ["-initrd", initrd] if initrd else []
+        return line + (["-no-reboot"] if no_reboot else []) + list(extra)
+    line = [BINARY, "run", "--memory", memory, "--kernel", kernel, "--append", append]
+    line += ["--initrd", initrd] if initrd else []
+    return line + (["--no-reboot"] if no_reboot else []) + list(extra)
+
+
+class Vm:
+    """One guest. A context manager: the process is gone when the block ends, however it ends."""
+
+    def __init__(self, kernel=KERNEL, initrd=INITRD, append=APPEND, memory="512M", no_reboot=False, extra=(), env=None,
+                 answers=True, rows=40, columns=120):
+        self.argv = command_line(kernel, initrd, append, memory, no_reboot, extra)
+        self.env = dict(os.environ, **(env or {}))
+        self.answers, self.rows, self.columns = answers, rows, columns
+        self.seen = 0  # where in the output the next expectation starts
+        self.output = ""
+        self.master, self.process, self.commands = None, None, 0
+
+    def __enter__(self):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, self.columns, 0, 0))
+        try:
+            self.process = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave, env=self.env, start_new_session=True)
+        finally:
+            os.close(slave)
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.stop()
+        finally:
+            os.close(self.master)
+
+    def stop(self):
+        """Ends the process that this object started, and nothing else."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def read_some(self, seconds):
+        """Takes what the guest says within so many seconds; False when nothing more can come."""
+        if not select.select([self.master], [], [], seconds)[0]:
+            return True
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # EIO: the other side is closed
+            return False
+        text = data.decode("utf-8", "replace")
+        tail = self.output[-16:]
+        self.output += text
+        # The window's size, as a terminal would tell it.
+        if self.answers and "\x1b[999;999H\x1b[6n" in tail + text and "\x1b[999;999H\x1b[6n" not in tail:
+            self.send(f"\x1b[{self.rows};{self.columns}R")
+        return bool(data)
+
+    def fail(self, what):
+        raise GuestError(f"{what}\ncommand: {' '.join(self.argv)}\n--- the end of what the guest said:\n{self.output[-3000:]}")
+
+    def expect(self, pattern, timeout=TIMEOUT):
+        """Waits for a regular expression; returns its match, and goes on behind it."""
+        deadline = time.monotonic() + timeout * SCALE
+        while True:
+            match = re.compile(pattern).search(self.output, self.seen)
+            if match:
+                self.seen = match.end()
+                return match
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.fail(f"no {pattern!r} within {timeout * SCALE:.0f} s")
+            if not self.read_some(min(left, 1)):
+                if not re.compile(pattern).search(self.output, self.seen):
+                    self.fail(f"ended, status {self.wait()}, before {pattern!r} came")
+
+    def send(self, text):
+        data = text.encode()
+        while data:
+            data = data[os.write(self.master, data):]
+
+    def prompt(self, timeout=BOOT_TIMEOUT):
+        self.expect(PROMPT, timeout)
+
+    def status_and_output(self, command, timeout=TIMEOUT):
+        """Runs a command at the prompt: its status and what it printed."""
+        self.commands += 1
+        # What is typed is echoed: the marks are in two parts there.
+        self.send(f"echo BEGIN''{self.commands}; {command}\necho END''{self.commands} $?\n")
+        self.expect(rf"BEGIN{self.commands}\r+\n")
+        start = self.seen
+        match = self.expect(rf"END{self.commands} (\d+)\r+\n", timeout)
+        output = self.output[start:match.start()]
+        self.expect(PROMPT)
+        # The prompt and the echo of the second line stand before the mark.
+        output = re.split(PROMPT, output)[0].replace("\r", "")
+        return int(match.group(1)), output
+
+    def run(self, command, timeout=TIMEOUT):
+        status, output = self.status_and_output(command, timeout)
+        if status:
+            self.fail(f"{command!r} ended with status {status}")
+        return output
+
+    def wait(self, timeout=TIMEOUT):
+        """The exit status, once the process has ended by itself."""
+        deadline = time.monotonic() + timeout * SCALE
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.fail(f"still running after {timeout * SCALE:.0f} s")
+            if not self.read_some(0.2):
+                time.sleep(0.05)
+        while self.read_some(0) and select.select([self.master], [], [], 0)[0]:
+            pass
+        return self.process.returncode
+
+    def signal(self, number=signal.SIGTERM):
+        os.kill(self.process.pid, number)
