@@ -149,6 +149,75 @@ $(addprefix fuzz-,$(fuzz_names)): fuzz-%:
 	@$(MAKE) --no-print-directory m=fuzz build/fuzz/fuzz/$*
 	@tests/fuzz/run.sh $* $(SECONDS_FUZZ)
 
-.PHONY: clean
+# --- suites: a line each, totals at the end; logs in build/test-logs ---
+
+PYTEST := /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider
+CASES ?= 200000
+SEED ?= 1
+guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES=$(2) $(PYTEST) tests/guest
+
+suites = \
+	lint "$(MAKE) --no-print-directory lint" \
+	unit "tests/unit/run.sh build/asan" \
+	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
+	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
+	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
+	guest "$(call guests_of,release,step translate lockstep)" \
+	guest-stress "$(call guests_of,stress,translate)" \
+	guest-asan "$(call guests_of,asan,step translate)" \
+	guest-ubsan "$(call guests_of,ubsan,step translate)" \
+	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) tests/cli" \
+	linux "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/linux" \
+	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(SECONDS_FUZZ)")
+
+soak_suites = \
+	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
+	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
+	guest-stress "$(call guests_of,stress,step translate lockstep)" \
+	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
+	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
+	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
+	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
+
+.PHONY: test soak test-builds lint
+test-builds: all guest guests insn-tests | deps-test
+	@tools/guest-kernel.sh cloud generic
+	@tools/guest-initramfs-tools.sh cloud generic
+	@$(MAKE) --no-print-directory m=asan build/asan/umbra unit-tests
+	@$(MAKE) --no-print-directory m=ubsan build/ubsan/umbra
+	@$(MAKE) --no-print-directory m=stress build/stress/umbra
+	@$(MAKE) --no-print-directory m=fuzz fuzzers
+
+test: test-builds
+	@tests/run $(suites)
+
+# Hours where the others take minutes.
+soak: test-builds
+	@tests/run $(soak_suites)
+
+# Layers, names, formatting, both compilers, clang-tidy, cppcheck; prints "N passed, N failed, N skipped".
+lint: | deps-build deps-test $(tables)
+	@tests/gates/run
+
+# --- installing ---
+
+$(B)/umbra.1: $(B)/umbra
+	@$< --man-page > $@
+$(B)/umbra.bash: $(B)/umbra
+	@$< --bash-completion > $@
+
+.PHONY: install
+install: $(B)/umbra $(B)/umbra.1 $(B)/umbra.bash
+	install -D -m 755 $(B)/umbra $(DESTDIR)$(PREFIX)/bin/umbra
+	install -D -m 644 $(B)/umbra.1 $(DESTDIR)$(PREFIX)/share/man/man1/umbra.1
+	install -D -m 644 $(B)/umbra.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/umbra
+
+.PHONY: help clean
+help:
+	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
+	@echo "make test       every test               make soak       the long ones"
+	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
+	@echo "make install    PREFIX, DESTDIR          make clean      remove build/"
+	@echo "m=release|debug|asan|ubsan|tsan|cov|stress chooses the build, V=1 shows the commands"
 clean:
 	rm -rf build
