@@ -440,11 +440,14 @@ static int device_save(void *dev, struct state_writer *w)
 {
     struct cmos *rtc = dev;
     struct cmos_state copy;
+    uint64_t now_ns;
 
     pthread_mutex_lock(&rtc->lock);
+    now_ns = clock_monotonic_ns();
     copy = rtc->state;
-    copy.tick_seen_ns = clock_monotonic_ns() - copy.tick_seen_ns;
     pthread_mutex_unlock(&rtc->lock);
+    settle(&copy, now_ns); /* what happened up to here is flags from here on */
+    copy.tick_seen_ns = now_ns - copy.tick_seen_ns;
     return state_save(&desc, &copy, w);
 }
 
