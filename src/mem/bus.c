@@ -76,21 +76,27 @@ void bus_remove(struct bus *bus, struct bus_range *range)
     pthread_rwlock_unlock(&bus->lock);
 }
 
-/*
- * What answers at addr: a copy of its range, size 0 for nobody. The device is called without the lock, so it may move ranges itself, and
- * another thread may move this one meanwhile.
- */
-static struct bus_range find(struct bus *bus, uint64_t addr)
+/* Who answers an access. A copy: the device is called without the lock, so it may move ranges itself, and others may move this one. */
+struct target {
+    struct bus_range range; /* size 0: nobody has the first byte */
+    bool whole;             /* all bytes are the range's, or nobody's */
+};
+
+static struct target find(struct bus *bus, uint64_t addr, unsigned size)
 {
-    struct bus_range range = {0};
+    struct target t = {0};
     unsigned at;
 
     pthread_rwlock_rdlock(&bus->lock);
     at = position(bus, addr);
-    if (at > 0 && addr - bus->ranges[at - 1]->base < bus->ranges[at - 1]->size)
-        range = *bus->ranges[at - 1];
+    if (at > 0 && addr - bus->ranges[at - 1]->base < bus->ranges[at - 1]->size) {
+        t.range = *bus->ranges[at - 1];
+        t.whole = t.range.size - (addr - t.range.base) >= size;
+    } else {
+        t.whole = at == bus->count || bus->ranges[at]->base - addr >= size;
+    }
     pthread_rwlock_unlock(&bus->lock);
-    return range;
+    return t;
 }
 
 static uint64_t all_ones(unsigned size)
@@ -109,41 +115,30 @@ static void write_piece(const struct bus_range *range, uint64_t addr, unsigned s
         range->ops->write(range->opaque, addr - range->base, size, value & all_ones(size));
 }
 
-/* Whether not all bytes belong to whom the first one does: to one range, or to nobody. */
-static bool must_split(struct bus *bus, const struct bus_range *range, uint64_t addr, unsigned size)
-{
-    if (range->size)
-        return range->size - (addr - range->base) < size;
-    for (unsigned i = 1; i < size; i++)
-        if (find(bus, addr + i).size)
-            return true;
-    return false;
-}
-
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 {
-    struct bus_range range = find(bus, addr);
+    struct target t = find(bus, addr, size);
     uint64_t value = 0;
 
-    if (!must_split(bus, &range, addr, size))
-        return read_piece(&range, addr, size);
+    if (t.whole)
+        return read_piece(&t.range, addr, size);
     for (unsigned i = 0; i < size; i++) {
-        range = find(bus, addr + i);
-        value |= read_piece(&range, addr + i, 1) << (8 * i);
+        t = find(bus, addr + i, 1);
+        value |= read_piece(&t.range, addr + i, 1) << (8 * i);
     }
     return value;
 }
 
 void bus_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t value)
 {
-    struct bus_range range = find(bus, addr);
+    struct target t = find(bus, addr, size);
 
-    if (!must_split(bus, &range, addr, size)) {
-        write_piece(&range, addr, size, value);
+    if (t.whole) {
+        write_piece(&t.range, addr, size, value);
         return;
     }
     for (unsigned i = 0; i < size; i++) {
-        range = find(bus, addr + i);
-        write_piece(&range, addr + i, 1, value >> (8 * i));
+        t = find(bus, addr + i, 1);
+        write_piece(&t.range, addr + i, 1, value >> (8 * i));
     }
 }
