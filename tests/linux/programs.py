@@ -6,7 +6,7 @@ import vm
 
 SOURCES = os.path.join(vm.ROOT, "tests", "linux", "guest")
 OUT = os.path.join(vm.ROOT, "build", "tests", "linux")
-FLAGS = ["-std=gnu17", "-O2", "-g0", "-s", "-static", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds"]
+FLAGS = ["-std=gnu17", "-D_GNU_SOURCE", "-O2", "-g0", "-s", "-static", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds"]
 ONLY_64 = {"compat"}
 
 
@@ -32,7 +32,7 @@ def build():
         for bits in bits_of(name):
             out = path(name, bits)
             if not os.path.exists(out) or os.path.getmtime(out) < max(os.path.getmtime(source), newest_header):
-                waiting.append((out, ["gcc", f"-m{bits}", *FLAGS, "-msse2", "-o", out + ".new", source, "-lm"]))
+                waiting.append((out, ["gcc", f"-m{bits}", *FLAGS, "-msse2", "-mfpmath=sse", "-o", out + ".new", source, "-lm"]))
     while waiting:
         batch, waiting = waiting[:2], waiting[2:]
         running = [(out, subprocess.Popen(argv)) for out, argv in batch]
