@@ -23,11 +23,12 @@
 
 #define SEED_BYTES 64
 
-/* A node of boot_params.hdr.setup_data; Linux wipes data after use. */
+/* struct setup_data, a node of boot_params.hdr.setup_data, with room for its data; Linux wipes it after use. */
 struct seed_node {
-    struct setup_data head;
+    uint64_t next;
+    uint32_t type, len;
     uint8_t data[SEED_BYTES];
-} __attribute__((packed));
+};
 
 bool linux64_recognize(const struct elf_image *elf)
 {
@@ -73,7 +74,7 @@ static int randomize_base(const struct elf_image *elf, uint8_t *data, uint64_t a
 
 static int place_seed(struct mem *mem, struct err *e)
 {
-    struct seed_node node = {.head = {.type = SETUP_RNG_SEED, .len = SEED_BYTES}};
+    struct seed_node node = {.type = SETUP_RNG_SEED, .len = SEED_BYTES};
     int ret = random_bytes(node.data, sizeof(node.data), e);
 
     return ret ? ret : ram_write(mem, BOOT_SETUP_DATA_GPA, &node, sizeof(node), "the random seed", e);
