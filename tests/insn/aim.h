@@ -173,8 +173,11 @@ static inline void aim(struct insn_case *c, const struct soft_cpuid *model)
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || i < c->z.operand_count_visible)
             continue;
         int base = gpr_of(op->mem.base);
+        uint64_t target = random_target(&c->rng, operand_bytes(op));
+        if (c->source == SRC_LANES) /* MASKMOVQ, MASKMOVDQU: whether lanes that are off can fault is the CPU's affair */
+            target = ARENA + 5 * PAGE_SIZE + (target & (PAGE_SIZE - 1));
         if (base >= 0)
-            c->in.gpr[base] = random_target(&c->rng, operand_bytes(op)) - segment_base(c, op->mem.segment);
+            c->in.gpr[base] = target - segment_base(c, op->mem.segment);
     }
     for (unsigned i = 0; i < c->z.operand_count_visible && c->decoded; i++) {
         ZydisDecodedOperand *op = &c->op[i];

@@ -191,9 +191,9 @@ static bool run_guest(void)
 
 static void report(const char *what)
 {
-    printf("case %llu: %s\n", (unsigned long long)t.c.number, what);
-    print_case(&t.c);
-    printf("  again: insn_test --engine %s --seed %llu --case %llu\n", t.mode == BY_STEP ? "step" : "translate",
+    if (shown_case)
+        print_case(&t.c);
+    printf("  %s; again: insn_test --engine %s --seed %llu --case %llu\n", what, t.mode == BY_STEP ? "step" : "translate",
            (unsigned long long)t.c.seed, (unsigned long long)t.c.number);
     t.failed++;
 }
@@ -219,6 +219,7 @@ static void run_case(uint64_t seed, uint64_t number)
     memory_reset();
     make_case(&t.c, seed, number, &t.memory, svm, host_base(false), ARENA + 4 * PAGE_SIZE);
     place_code();
+    shown_case = &t.c;
     if (!t.c.decoded || !(insn_offered(svm, &t.c.z) || insn_is_hint(&t.c.z))) {
         run_undefined();
         return;
@@ -236,7 +237,7 @@ static void run_case(uint64_t seed, uint64_t number)
     bad |= compare_memory(who);
     t.kinds[kind_of(true)]++;
     if (bad)
-        report("the host and the engine differ, as said above");
+        report("the host and the engine differ");
     else
         t.passed++;
 }

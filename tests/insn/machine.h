@@ -37,6 +37,7 @@ static struct {
 
 int soft_deliver(struct soft_cpu *cpu, enum soft_event event, const struct soft_exception *e)
 {
+    soft_vec_park(cpu); /* this file may use vector registers */
     delivered.seen = true;
     delivered.event = event;
     delivered.exc = *e;

@@ -53,6 +53,27 @@ static inline bool is_branch(const struct insn_case *c)
            c->z.mnemonic == ZYDIS_MNEMONIC_RET;
 }
 
+/* Where CPUs do as they please. */
+static inline bool is_undefined(const struct insn_case *c)
+{
+    bool size = false, rep = false;
+
+    for (unsigned i = 0; i < c->z.raw.prefix_count; i++) {
+        size |= c->z.raw.prefixes[i].value == 0x66;
+        rep |= c->z.raw.prefixes[i].value == 0xf2 || c->z.raw.prefixes[i].value == 0xf3;
+    }
+    switch (c->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+        if (rep)
+            return true; /* a repeat prefix replaces the condition on some */
+        break;
+    case ZYDIS_MNEMONIC_NOP: return c->z.opcode == 0x0d && c->z.opcode_map == ZYDIS_OPCODE_MAP_0F; /* #UD on AMD's */
+    default: break;
+    }
+    return is_branch(c) && c->code.bits == 64 && size; /* vendors disagree on its length, and the model follows Intel */
+}
+
 /* Somewhere in the code pages, which hold INT3 but for the case's own bytes, or where nothing can be fetched. */
 static inline uint64_t branch_target(struct insn_case *c)
 {
@@ -163,6 +184,8 @@ static inline bool try_case(struct insn_case *c, struct memory *m, const struct 
         return c->decoded ? rng_one_in(&c->rng, 8) : true;
     }
     if (case_is_sensitive(c))
+        return false;
+    if (is_undefined(c))
         return false;
     shorten_branch(c);
     if (!c->decoded)

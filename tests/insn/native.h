@@ -127,10 +127,10 @@ static inline int native_init(uint64_t components)
     for (unsigned i = 0; i < ARENA_PAGES; i++)
         if (mprotect((void *)(ARENA + i * PAGE_SIZE), PAGE_SIZE, protection[arena_page[i]]) != 0)
             return -1;
-    uint8_t *jump = (uint8_t *)TRAMPOLINE; /* jmp [rip + 0] */
+    uint8_t *jump = (uint8_t *)TRAMPOLINE; /* jmp [rip + 2]: aligned, for cases with EFLAGS.AC */
     uint64_t to = (uint64_t)(uintptr_t)native_exit;
-    memcpy(jump, "\xff\x25\0\0\0\0", 6);
-    memcpy(jump + 6, &to, 8);
+    memcpy(jump, "\xff\x25\x02\0\0\0", 6);
+    memcpy(jump + 8, &to, 8);
     native_block()->mask = components;
     for (unsigned i = 0; i < ARRAY_SIZE(caught); i++)
         if (sigaction(caught[i], &action, &native_previous[caught[i]]) != 0)
@@ -164,11 +164,9 @@ static inline void native_run(const struct outcome *in, uint64_t end, struct out
     out->vector = (uint8_t)n->out_vector;
     out->error = n->out_error;
     out->cr2 = n->out_vector == EXC_PF ? n->out_cr2 : 0;
-    /* A branch went through when the CPU could not fetch at its target, or met the INT3 that fills the code pages. */
-    if (out->vector == EXC_BP) {
+    /* Whatever is raised elsewhere comes after the instruction: a branch's target that cannot be fetched, or INT3 there. */
+    if (out->vector == EXC_BP)
         out->rip--;
+    if (out->rip != in->rip)
         out->faulted = false;
-    } else if (out->vector == EXC_PF && out->rip == out->cr2 && out->rip != in->rip) {
-        out->faulted = false;
-    }
 }

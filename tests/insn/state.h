@@ -62,6 +62,8 @@ static inline void random_x87(struct rng *r, uint8_t *image)
     vec_put16(image + FX_FSW, (uint16_t)(rng_next(r) & 0x7f00));
     if (rng_one_in(r, 8))
         vec_put16(image + FX_FSW, (uint16_t)(rng_next(r) & 0x7f7f));
+    if (vec_get16(image + FX_FSW) & ~control & 0x3f) /* ES and B follow from the rest */
+        vec_put16(image + FX_FSW, vec_get16(image + FX_FSW) | 0x8080);
     image[FX_FTW] = rng_one_in(r, 3) ? 0xff : (uint8_t)(rng_next(r) >> 20);
     for (unsigned i = 0; i < 8; i++) {
         uint8_t *st = image + FX_ST + 16 * i;

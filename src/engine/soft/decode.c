@@ -52,7 +52,7 @@ static void decode_reg_operand(struct insn *insn, struct insn_operand *op, const
         op->kind = OPERAND_GPR;
         op->reg = gpr;
         op->high = high;
-        insn->high_byte |= high;
+        insn->high_byte |= high && z->encoding != ZYDIS_OPERAND_ENCODING_NONE; /* implicit AH goes with any REX */
         return;
     }
     op->reg = (uint8_t)ZydisRegisterGetId(reg);
@@ -268,12 +268,13 @@ int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *byt
     avail = MIN(avail, INSN_MAX_LEN);
 
     ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, avail, &z, operands);
-    if (status == ZYDIS_STATUS_NO_MORE_DATA)
+    if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < INSN_MAX_LEN)
         return -EAGAIN;
     if (!ZYAN_SUCCESS(status)) {
-        insn->too_long = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
-        insn->len = 1;
-        insn->bytes[0] = bytes[0];
+        insn->too_long = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA;
+        insn->len = (uint8_t)avail; /* what the verdict rests on, for who compares bytes */
+        for (unsigned i = 0; i < avail; i++)
+            insn->bytes[i] = bytes[i];
         return 0;
     }
     insn->len = z.length;

@@ -107,12 +107,21 @@ int soft_check_write(struct soft_cpu *cpu, gva_t gva, unsigned n)
     return SOFT_OK;
 }
 
+int soft_check_alignment(struct soft_cpu *cpu, gva_t gva, unsigned size)
+{
+    if ((gva & (size - 1)) == 0 || cpu->cpl != 3 || !(cpu->cr0 & CR0_AM) || !(cpu->rflags & FLAG_AC))
+        return SOFT_OK;
+    return soft_raise_err(cpu, EXC_AC, 0);
+}
+
 int soft_load(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size, uint64_t *value)
 {
     gva_t gva;
     int result = soft_linear(cpu, seg, off, size, false, &gva);
 
     *value = 0;
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, size);
     return result != SOFT_OK ? result : mmu_read(cpu, gva, value, size, MMU_READ);
 }
 
@@ -121,6 +130,8 @@ int soft_store(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size, 
     gva_t gva;
     int result = soft_linear(cpu, seg, off, size, true, &gva);
 
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, size);
     return result != SOFT_OK ? result : mmu_write(cpu, gva, &value, size, MMU_WRITE);
 }
 

@@ -190,6 +190,9 @@ void soft_gpr_write(struct soft_cpu *, unsigned reg, bool high, unsigned size, u
 int soft_load(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t *value);
 int soft_store(struct soft_cpu *, unsigned seg, uint64_t off, unsigned size, uint64_t value);
 
+/* #AC where alignment is checked (CR0.AM, EFLAGS.AC, CPL 3; SDM vol. 3 6.15) and gva is not a multiple of size, a power of 2. */
+int soft_check_alignment(struct soft_cpu *, gva_t gva, unsigned size);
+
 /* SOFT_FAULT unless every page of [gva, gva+n) may be written; writes nothing. */
 int soft_check_write(struct soft_cpu *, gva_t gva, unsigned n);
 

@@ -133,11 +133,8 @@ static int decode_into(struct soft_cpu *cpu, struct step_entry *entry, struct co
             return result;
         error = insn_decode(cpu->svm, &entry->insn, code->at, code->avail, cpu->code_bits);
     }
-    if (error) {
-        entry->insn.cls = INSN_INVALID;
-        entry->insn.too_long = true;
-        entry->insn.len = 1;
-    }
+    if (error)
+        return soft_internal(cpu, "no decoder for %u-bit code", cpu->code_bits);
     entry->has_stub = false;
     if (entry->insn.cls == INSN_INNOCUOUS && !entry->insn.nop) {
         size_t slot = (size_t)(entry - cpu->exec->entries) * STEP_STUB_BYTES;
@@ -230,15 +227,32 @@ static int run_stub(struct soft_cpu *cpu, const struct step_entry *entry, void *
     return switch_to_stub(cpu, entry->stub) == 0 ? SOFT_OK : stub_fault(cpu, &entry->insn);
 }
 
-/* #AC: CR0.AM, EFLAGS.AC, CPL 3 (SDM vol. 3 6.15). Operands of more than 8 bytes have rules of their own. */
+/* Vector operands whose misalignment is #GP, before any page fault; the others of 16 bytes and more may lie anywhere. */
+static bool must_be_aligned(const struct insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+    /* these are the CPU's affair: AMD's allow any address */
+    case ZYDIS_MNEMONIC_SHA1MSG1: case ZYDIS_MNEMONIC_SHA1MSG2: case ZYDIS_MNEMONIC_SHA1NEXTE: case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1: case ZYDIS_MNEMONIC_SHA256MSG2: case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
+    case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA: case ZYDIS_MNEMONIC_VMOVDQA32:
+    case ZYDIS_MNEMONIC_VMOVDQA64: case ZYDIS_MNEMONIC_VMOVNTPS: case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA:
+    case ZYDIS_MNEMONIC_CMPXCHG16B: return true;
+    default: return insn->unit == UNIT_SSE && insn->mem_size == 16;
+    }
+}
+
+/* #AC, or #GP for a vector operand (SDM vol. 3 6.15; vol. 2 tables 2-18 ff.). */
 static int check_alignment(struct soft_cpu *cpu, const struct insn *insn, gva_t gva)
 {
-    if (!(cpu->cr0 & CR0_AM) || !(cpu->rflags & FLAG_AC) || cpu->cpl != 3)
-        return SOFT_OK;
     unsigned size = insn->mem_size;
-    if ((size == 2 || size == 4 || size == 8) && (gva & (size - 1)))
-        return soft_raise_err(cpu, EXC_AC, 0);
-    return SOFT_OK;
+
+    if ((size & (size - 1)) || (gva & (size - 1)) == 0)
+        return SOFT_OK;
+    return must_be_aligned(insn) ? soft_raise_err(cpu, EXC_GP, 0) : soft_check_alignment(cpu, gva, size);
 }
 
 /* The operand crosses a page or is a device's: through a buffer, aligned as the guest's address is. */

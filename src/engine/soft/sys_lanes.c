@@ -50,6 +50,24 @@ static uint64_t sign_mask(const uint8_t *vector, unsigned lanes, unsigned size)
     return mask;
 }
 
+/* One lane in memory; alignment is not checked (SDM vol. 2 2.4, and as CPUs do it). */
+static int lane_load(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size, uint64_t *value)
+{
+    gva_t gva;
+    int result = soft_linear(cpu, seg, off, size, false, &gva);
+
+    *value = 0;
+    return result != SOFT_OK ? result : mmu_read(cpu, gva, value, size, MMU_READ);
+}
+
+static int lane_store(struct soft_cpu *cpu, unsigned seg, uint64_t off, unsigned size, uint64_t value)
+{
+    gva_t gva;
+    int result = soft_linear(cpu, seg, off, size, true, &gva);
+
+    return result != SOFT_OK ? result : mmu_write(cpu, gva, &value, size, MMU_WRITE);
+}
+
 /* --- VMASKMOV, VPMASKMOV --- */
 
 static unsigned maskmov_lane(uint16_t mnemonic)
@@ -85,7 +103,7 @@ static int maskmov_load(struct soft_cpu *cpu, const struct insn *insn, unsigned 
         int result;
         if (!(mask >> i & 1))
             continue;
-        result = soft_load(cpu, insn->mem.seg, (ea + i * size) & ea_mask, size, &value);
+        result = lane_load(cpu, insn->mem.seg, (ea + i * size) & ea_mask, size, &value);
         if (result != SOFT_OK)
             return result;
         lane_set(dest, i, size, value);
@@ -103,7 +121,7 @@ static int maskmov_store(struct soft_cpu *cpu, const struct insn *insn, unsigned
     vec_image_read(cpu, insn->op[2].reg, source);
     for (unsigned i = 0; i < lanes && result == SOFT_OK; i++)
         if (mask >> i & 1)
-            result = soft_store(cpu, insn->mem.seg, (ea + i * size) & ea_mask, size, lane_get(source, i, size));
+            result = lane_store(cpu, insn->mem.seg, (ea + i * size) & ea_mask, size, lane_get(source, i, size));
     return result;
 }
 
@@ -157,7 +175,7 @@ int sys_maskmov_bytes(struct soft_cpu *cpu, const struct insn *insn)
     result = check_lanes(cpu, seg, ea, ea_mask, 1, mask);
     for (unsigned i = 0; i < lanes && result == SOFT_OK; i++)
         if (mask >> i & 1)
-            result = soft_store(cpu, seg, (ea + i) & ea_mask, 1, source[i]);
+            result = lane_store(cpu, seg, (ea + i) & ea_mask, 1, source[i]);
     if (result == SOFT_OK && insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ)
         vec_image_mmx(cpu);
     return result;
@@ -231,7 +249,7 @@ static int gather_lanes(struct soft_cpu *cpu, const struct insn *insn, struct vs
         int result;
         if (!(op->mask >> i & 1))
             continue;
-        result = soft_load(cpu, insn->mem.seg, vsib_address(cpu, insn, op, i), op->elem, &value);
+        result = lane_load(cpu, insn->mem.seg, vsib_address(cpu, insn, op, i), op->elem, &value);
         if (result != SOFT_OK)
             return result;
         lane_set(dest, i, op->elem, value);
@@ -318,7 +336,7 @@ int sys_scatter(struct soft_cpu *cpu, const struct insn *insn)
     for (unsigned i = 0; i < op.lanes && result == SOFT_OK; i++) {
         if (!(op.mask >> i & 1))
             continue;
-        result = soft_store(cpu, insn->mem.seg, vsib_address(cpu, insn, &op, i), op.elem, lane_get(source, i, op.elem));
+        result = lane_store(cpu, insn->mem.seg, vsib_address(cpu, insn, &op, i), op.elem, lane_get(source, i, op.elem));
         if (result == SOFT_OK)
             op.mask &= ~BIT(i);
     }

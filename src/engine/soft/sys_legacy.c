@@ -222,6 +222,8 @@ int sys_bit_test(struct soft_cpu *cpu, const struct insn *insn)
     gva_t gva;
     int result = soft_linear(cpu, insn->mem.seg, ea, size, modifies, &gva);
 
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, size);
     if (result != SOFT_OK)
         return result;
     if (!modifies) {

@@ -123,6 +123,8 @@ static int side_open(const struct string_op *op, struct side *side, uint64_t *n)
     side->off = cpu->gpr[side->reg] & op->mask;
     side->host = NULL;
     result = soft_linear(cpu, side->seg, side->off, op->size, side->write, &side->gva);
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, side->gva, op->size);
     if (result != SOFT_OK)
         return result;
     if ((side->gva & PAGE_MASK) + op->size > PAGE_SIZE) {
