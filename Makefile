@@ -51,7 +51,7 @@ SOFT_FLAGS := -mgeneral-regs-only
 
 # --- what there is ---
 
-find = $(shell find $(1) -name '$(2)' | LC_ALL=C sort)
+find = $(shell [ -d $(1) ] && find $(1) -name '$(2)' | LC_ALL=C sort)
 sources := $(call find,src,*.c) $(call find,src,*.S)
 main_source := src/cli/main.c
 objects := $(patsubst %,$(B)/obj/%.o,$(filter-out $(main_source),$(sources)))

@@ -122,6 +122,24 @@ static void expect_same_registers(struct fake *f, const uint8_t *native, const c
     }
 }
 
+/*
+ * Of an AVX2 gather's mask that a fault left behind only the signs of its lanes are architectural: the CPUs differ in the other bits, and
+ * SDM vol. 2 VGATHERDPS in those again.
+ */
+static void keep_mask_signs(uint8_t *image, const struct fake *f, const char *name)
+{
+    struct soft_cpu at = {.svm = (struct soft_vm *)(uintptr_t)&f->svm, .xsave = image};
+    unsigned reg = strcmp(name, "v_pgatherdq_y") == 0 ? 15 : 3;
+    unsigned elem = strstr(name, "pd_") || strstr(name, "dq_") || strstr(name, "qq_") ? 8 : 4;
+    unsigned lanes = (strstr(name, "_y") ? 32 : 16) / (has_quad_indices(name) ? 8 : elem);
+    uint8_t bytes[VECTOR_BYTES];
+
+    vec_image_read(&at, reg, bytes);
+    for (unsigned i = 0; i < VECTOR_BYTES; i++)
+        bytes[i] &= i < lanes * elem && i % elem == elem - 1 ? 0x80 : 0;
+    vec_image_write(&at, reg, bytes, VECTOR_BYTES);
+}
+
 static void snapshot(uint8_t *to)
 {
     for (unsigned i = 0; i < ARENA_PAGES; i++)
@@ -154,6 +172,10 @@ static void compare(struct fake *f, const struct snippet *t)
         fail_msg("%s: ours %s", t->name, result == SOFT_OK ? "does not fault" : "faults");
     if (n.faulted && f->cpu.exc.vector == EXC_PF && ALIGN_DOWN(f->cpu.exc.cr2, 4096) != ALIGN_DOWN(n.fault_address, 4096))
         fail_msg("%s: fault at %lx, not %lx", t->name, f->cpu.exc.cr2, n.fault_address);
+    if (n.faulted && strstr(t->name, "gather") && !t->avx512) {
+        keep_mask_signs(n.out, f, t->name);
+        keep_mask_signs(f->cpu.xsave, f, t->name);
+    }
     expect_same_registers(f, n.out, t->name);
     for (unsigned i = 0; i < ARENA_PAGES; i++)
         if (fake_seen.page[i] != PAGE_ABSENT && memcmp(arena(i * PAGE_SIZE), after + i * PAGE_SIZE, PAGE_SIZE) != 0)

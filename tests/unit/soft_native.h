@@ -60,7 +60,10 @@ static inline void native_fault(int sig, siginfo_t *info, void *context)
     native_current->rflags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
     native_current->faulted = true;
     native_current->fault_address = (uint64_t)(uintptr_t)info->si_addr;
-    memcpy(native_current->out, uc->uc_mcontext.fpregs, 2696); /* the kernel writes the standard form */
+    /* The kernel writes the standard form, and its size into bytes that the CPU leaves alone (struct _fpx_sw_bytes). */
+    const struct _fpx_sw_bytes *sw = (const void *)((const uint8_t *)uc->uc_mcontext.fpregs + 464);
+    memset(native_current->out, 0, XSAVE_MAX);
+    memcpy(native_current->out, uc->uc_mcontext.fpregs, MIN(sw->xstate_size, XSAVE_MAX));
     siglongjmp(native_escape, 1);
 }
 
