@@ -115,11 +115,6 @@ static void expect_same_registers(struct fake *f, const uint8_t *native, const c
     for (unsigned k = 0; k < 8 && wide; k++)
         if (vec_image_opmask(&f->cpu, k) != vec_image_opmask(&other, k))
             fail_msg("%s: k%u is %lx, not %lx", name, k, vec_image_opmask(&f->cpu, k), vec_image_opmask(&other, k));
-    if (!strcmp(name, "v_maskq")) {
-        assert_int_equal(vec_get16(f->cpu.xsave + FX_FSW), vec_get16(native + FX_FSW));
-        assert_int_equal(f->cpu.xsave[FX_FTW], native[FX_FTW]);
-        assert_memory_equal(f->cpu.xsave + FX_ST, native + FX_ST, 128);
-    }
 }
 
 /*
@@ -177,6 +172,11 @@ static void compare(struct fake *f, const struct snippet *t)
         keep_mask_signs(f->cpu.xsave, f, t->name);
     }
     expect_same_registers(f, n.out, t->name);
+    if (!n.faulted && !strcmp(t->name, "v_maskq")) { /* a fault may leave x87's stack switched to MMX or not */
+        assert_int_equal(vec_get16(f->cpu.xsave + FX_FSW), vec_get16(n.out + FX_FSW));
+        assert_int_equal(f->cpu.xsave[FX_FTW], n.out[FX_FTW]);
+        assert_memory_equal(f->cpu.xsave + FX_ST, n.out + FX_ST, 128);
+    }
     for (unsigned i = 0; i < ARENA_PAGES; i++)
         if (fake_seen.page[i] != PAGE_ABSENT && memcmp(arena(i * PAGE_SIZE), after + i * PAGE_SIZE, PAGE_SIZE) != 0)
             fail_msg("%s: memory differs in page %u", t->name, i);
