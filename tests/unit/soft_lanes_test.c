@@ -99,7 +99,8 @@ static bool has_indices(const char *name)
     return strstr(name, "gather") || strstr(name, "scatter");
 }
 
-static void expect_same_registers(struct fake *f, const uint8_t *native, const char *name)
+/* limit: bytes of each vector that count. */
+static void expect_same_registers(struct fake *f, const uint8_t *native, const char *name, unsigned limit)
 {
     struct soft_cpu other = {.svm = &f->svm, .xsave = (uint8_t *)(uintptr_t)native};
     bool wide = f->svm.cpuid->xcr0 & XCR0_AVX512;
@@ -108,13 +109,22 @@ static void expect_same_registers(struct fake *f, const uint8_t *native, const c
         uint8_t ours[VECTOR_BYTES], theirs[VECTOR_BYTES];
         vec_image_read(&f->cpu, i, ours);
         vec_image_read(&other, i, theirs);
-        for (unsigned b = 0; b < VECTOR_BYTES; b++)
+        for (unsigned b = 0; b < limit; b++)
             if (ours[b] != theirs[b])
                 fail_msg("%s: register %u byte %u is %02x, not %02x", name, i, b, ours[b], theirs[b]);
     }
     for (unsigned k = 0; k < 8 && wide; k++)
         if (vec_image_opmask(&f->cpu, k) != vec_image_opmask(&other, k))
             fail_msg("%s: k%u is %lx, not %lx", name, k, vec_image_opmask(&f->cpu, k), vec_image_opmask(&other, k));
+}
+
+/* Bytes that a gather's lanes fill: of its destination at a fault, the CPUs differ in what lies above them. */
+static unsigned gathered_bytes(const char *name)
+{
+    unsigned elem = strstr(name, "pd") || strstr(name, "dq") || strstr(name, "qq") ? 8 : 4;
+    unsigned vector = strstr(name, "_x") ? 16 : strstr(name, "_y") ? 32 : 64;
+
+    return vector / (has_quad_indices(name) ? 8 : elem) * elem;
 }
 
 /*
@@ -125,13 +135,12 @@ static void keep_mask_signs(uint8_t *image, const struct fake *f, const char *na
 {
     struct soft_cpu at = {.svm = (struct soft_vm *)(uintptr_t)&f->svm, .xsave = image};
     unsigned reg = strcmp(name, "v_pgatherdq_y") == 0 ? 15 : 3;
-    unsigned elem = strstr(name, "pd_") || strstr(name, "dq_") || strstr(name, "qq_") ? 8 : 4;
-    unsigned lanes = (strstr(name, "_y") ? 32 : 16) / (has_quad_indices(name) ? 8 : elem);
+    unsigned elem = strstr(name, "pd") || strstr(name, "dq") || strstr(name, "qq") ? 8 : 4;
     uint8_t bytes[VECTOR_BYTES];
 
     vec_image_read(&at, reg, bytes);
     for (unsigned i = 0; i < VECTOR_BYTES; i++)
-        bytes[i] &= i < lanes * elem && i % elem == elem - 1 ? 0x80 : 0;
+        bytes[i] &= i < gathered_bytes(name) && i % elem == elem - 1 ? 0x80 : 0;
     vec_image_write(&at, reg, bytes, VECTOR_BYTES);
 }
 
@@ -163,6 +172,9 @@ static void compare(struct fake *f, const struct snippet *t)
         if (fake_seen.page[i] == PAGE_RAM)
             memcpy(arena(i * PAGE_SIZE), before + i * PAGE_SIZE, PAGE_SIZE);
     result = fake_run(f, t->start, (unsigned)(t->end - t->start));
+    /* MASKMOVDQU may look at pages that no selected byte lies in, or not (SDM vol. 2). */
+    if (n.faulted && result == SOFT_OK && strstr(t->name, "maskdqu"))
+        return;
     if ((result != SOFT_OK) != n.faulted)
         fail_msg("%s: ours %s", t->name, result == SOFT_OK ? "does not fault" : "faults");
     if (n.faulted && f->cpu.exc.vector == EXC_PF && ALIGN_DOWN(f->cpu.exc.cr2, 4096) != ALIGN_DOWN(n.fault_address, 4096))
@@ -171,7 +183,7 @@ static void compare(struct fake *f, const struct snippet *t)
         keep_mask_signs(n.out, f, t->name);
         keep_mask_signs(f->cpu.xsave, f, t->name);
     }
-    expect_same_registers(f, n.out, t->name);
+    expect_same_registers(f, n.out, t->name, n.faulted && strstr(t->name, "gather") ? gathered_bytes(t->name) : VECTOR_BYTES);
     if (!n.faulted && !strcmp(t->name, "v_maskq")) { /* a fault may leave x87's stack switched to MMX or not */
         assert_int_equal(vec_get16(f->cpu.xsave + FX_FSW), vec_get16(n.out + FX_FSW));
         assert_int_equal(f->cpu.xsave[FX_FTW], n.out[FX_FTW]);

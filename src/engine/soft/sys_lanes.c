@@ -282,6 +282,14 @@ static int gather_vex(struct soft_cpu *cpu, const struct insn *insn, struct vsib
     return result;
 }
 
+/* The lanes still to do. What lies above the lanes stays at a fault; success leaves nothing. */
+static void set_evex_mask(struct soft_cpu *cpu, unsigned k, const struct vsib_op *op, int result)
+{
+    uint64_t above = result == SOFT_OK ? 0 : vec_image_opmask(cpu, k) & ~(BIT(op->lanes) - 1);
+
+    vec_image_set_opmask(cpu, k, above | op->mask);
+}
+
 static int gather_evex(struct soft_cpu *cpu, const struct insn *insn, struct vsib_op *op)
 {
     unsigned k = evex_mask(insn);
@@ -294,7 +302,7 @@ static int gather_evex(struct soft_cpu *cpu, const struct insn *insn, struct vsi
     vec_image_read(cpu, insn->op[0].reg, dest);
     result = gather_lanes(cpu, insn, op, dest);
     write_gathered(cpu, insn, op, dest, result);
-    vec_image_set_opmask(cpu, k, op->mask);
+    set_evex_mask(cpu, k, op, result);
     return result;
 }
 
@@ -340,6 +348,6 @@ int sys_scatter(struct soft_cpu *cpu, const struct insn *insn)
         if (result == SOFT_OK)
             op.mask &= ~BIT(i);
     }
-    vec_image_set_opmask(cpu, k, op.mask);
+    set_evex_mask(cpu, k, &op, result);
     return result;
 }
