@@ -255,6 +255,8 @@ static void the_high_byte_alone_powers_off(void **state)
 
     out8(&f->pio, CONTROL + 1, (S5 | SLP_EN) >> 8);
     assert_int_equal(f->power_offs, 1);
+    out8(&f->pio, CONTROL, 0); /* the other byte */
+    assert_int_equal(in16(f, CONTROL), S5 | 1);
 }
 
 static void other_sleep_types_do_nothing(void **state)

@@ -40,7 +40,7 @@ static int setup(void **state)
     bus_init(&f->pio);
     bus_init(&f->pio2);
     assert_int_equal(cmos_init(&f->dev, &f->pio, NULL, fake_irq(f->line, 0), GIB(3), GIB(5), &e), 0);
-    assert_int_equal(cmos_init(&f->other, &f->pio2, NULL, fake_irq(f->line, 1), MIB(512), 0, &e), 0);
+    assert_int_equal(cmos_init(&f->other, &f->pio2, NULL, fake_irq(f->line, 1), MIB(48), 0, &e), 0);
     *state = f;
     return 0;
 }
@@ -152,6 +152,21 @@ static void twelve_hours_begin_with_12(void **state)
     }
 }
 
+static void each_register_is_right_on_its_own(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint8_t index, value;
+    } want[] = {{SECOND, 0x29}, {MINUTE, 0x28}, {HOUR, 0x15}, {WEEKDAY, 5}, {DAY, 0x17}, {MONTH, 0x07}, {YEAR, 0x25}, {CENTURY, 0x20}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
+        fake.real_ns = 0;
+        get(f, SECOND);
+        fake.real_ns = 1752766109 * NS_PER_SEC; /* Thu 2025-07-17 15:28:29 */
+        assert_int_equal(get(f, want[i].index), want[i].value);
+    }
+}
+
 static void leap_days_and_centuries_are_right(void **state)
 {
     struct fixture *f = *state;
@@ -260,6 +275,7 @@ static void the_first_update_comes_half_a_second_after_a_divider_reset(void **st
     fake_advance(5 * NS_PER_SEC);
     set(f, B, H24);
     assert_int_equal(get(f, SECOND), 0x40);
+    fake_advance(321 * NS_PER_MS);
     set(f, A, 0x26);
     fake_advance(499 * NS_PER_MS);
     assert_int_equal(get(f, SECOND), 0x40);
@@ -560,7 +576,9 @@ static void memory_sizes_stand_where_a_bios_puts_them(void **state)
     assert_int_equal(get(f, 0x30) | get(f, 0x31) << 8, 0xffff);
     assert_int_equal(get(f, 0x34) | get(f, 0x35) << 8, (GIB(3) - MIB(16)) >> 16);
     assert_int_equal(get(f, 0x5b) | get(f, 0x5c) << 8 | get(f, 0x5d) << 16, GIB(5) >> 16);
-    assert_int_equal(get_from(small, 0x34) | get_from(small, 0x35) << 8, (MIB(512) - MIB(16)) >> 16);
+    assert_int_equal(get_from(small, 0x34) | get_from(small, 0x35) << 8, (MIB(48) - MIB(16)) >> 16);
+    assert_int_equal(get_from(small, 0x17) | get_from(small, 0x18) << 8, 47 * 1024);
+    assert_int_equal(get_from(small, 0x30) | get_from(small, 0x31) << 8, 47 * 1024);
     assert_int_equal(get_from(small, 0x5b) | get_from(small, 0x5c) | get_from(small, 0x5d), 0);
 }
 
@@ -696,6 +714,7 @@ int main(void)
         CMOS_TEST(it_shows_the_hosts_date_in_bcd_and_24_hours),
         CMOS_TEST(binary_and_12_hours_are_other_ways_to_show_it),
         CMOS_TEST(twelve_hours_begin_with_12),
+        CMOS_TEST(each_register_is_right_on_its_own),
         CMOS_TEST(leap_days_and_centuries_are_right),
         CMOS_TEST(dates_before_1970_can_be_set),
         CMOS_TEST(a_date_that_was_set_goes_on_from_there),

@@ -550,6 +550,21 @@ static void a_single_shot_interrupts_once(void **state)
     assert_false(fake_timers_armed());
 }
 
+static void a_new_count_takes_over_after_the_tick_of_the_old(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 0, 2, 1000);
+    to_tick(500);
+    write16(f, 0, 300);
+    to_tick(999);
+    assert_int_equal(f->line[0].rises, 0);
+    to_tick(1000);
+    assert_int_equal(f->line[0].rises, 1);
+    to_tick(1300);
+    assert_int_equal(f->line[0].rises, 2);
+}
+
 static void a_strobe_interrupts_a_tick_after_its_count(void **state)
 {
     struct fixture *f = *state;
@@ -777,6 +792,7 @@ int main(void)
         I8254_TEST(each_tick_comes_at_the_end_of_its_period),
         I8254_TEST(programming_the_tick_is_no_interrupt),
         I8254_TEST(a_single_shot_interrupts_once),
+        I8254_TEST(a_new_count_takes_over_after_the_tick_of_the_old),
         I8254_TEST(a_strobe_interrupts_a_tick_after_its_count),
         I8254_TEST(a_new_mode_does_not_wait_for_the_old_period),
         I8254_TEST(channels_1_and_2_interrupt_nobody),

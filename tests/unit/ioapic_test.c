@@ -237,10 +237,12 @@ static void illegal_vectors_are_not_sent(void **state)
 
     write_entry(f, 4, 0, 0x0f);
     pulse(f, 4);
+    write_entry(f, 4, 0, LOWEST | 0x0f);
+    pulse(f, 4);
     write_entry(f, 4, 0, LEVEL | 0x0f);
     ioapic_set_line(&f->dev, 4, true);
     assert_int_equal(f->sent, 0);
-    assert_int_equal(fake.complaints, 2);
+    assert_int_equal(fake.complaints, 3);
     assert_int_equal(read_low(f, 4) & REMOTE_IRR, 0);
     write_entry(f, 4, 0, LEVEL | 0x10);
     assert_int_equal(f->sent, 1);
@@ -298,6 +300,13 @@ static void a_level_is_sent_once_until_it_is_ended(void **state)
     ioapic_eoi(&f->dev, 0x39);
     assert_int_equal(f->sent, 2);
     assert_int_equal(read_low(f, 9), LEVEL | 0x39);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin += IOAPIC_PINS - 1) { /* the first and the last */
+        write_entry(f, pin, 0, LEVEL | 0x40);
+        ioapic_set_line(&f->dev, pin, true);
+        ioapic_set_line(&f->dev, pin, false);
+        ioapic_eoi(&f->dev, 0x40);
+        assert_int_equal(read_low(f, pin), LEVEL | 0x40);
+    }
 }
 
 static void other_vectors_end_nothing(void **state)

@@ -87,6 +87,8 @@ static void pci_address_writes_are_not_resets(void **state)
     bus_write(&f->pio, 0xcfa, 2, 0xffff);
     bus_write(&f->pio, 0xcfb, 1, 0xff);
     assert_int_equal(f->resets, 0);
+    assert_int_equal(bus_read(&f->pio, 0xcf9, 2), 0xffff);
+    assert_int_equal(in8(&f->pio, 0xcfa), 0xff);
     assert_int_equal(bus_read(&f->pio, 0xcf8, 4), 0xffffffff); /* no configuration mechanism 1 */
 }
 
