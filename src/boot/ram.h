@@ -11,7 +11,7 @@ gpa_t ram_low_top(const struct mem *);
 int ram_write(struct mem *, gpa_t at, const void *data, uint64_t len, const char *name, struct err *);
 int ram_zero(struct mem *, gpa_t at, uint64_t len, const char *name, struct err *);
 
-/* The command line at BOOT_CMDLINE_GPA, NUL-terminated. max: bytes that this kernel takes, without the NUL. 0 or -errno with a sentence. */
+/* The command line at BOOT_CMDLINE_GPA, NUL-terminated. max: bytes that this kernel takes, without the NUL. 0 or -errno. */
 int ram_place_cmdline(struct mem *, const char *cmdline, size_t max, struct err *);
 
 /* Whether [low, low + len) is RAM at or above BOOT_KERNEL_MIN_GPA and below 4 GiB; else -errno with a sentence about name. */

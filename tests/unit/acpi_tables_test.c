@@ -344,8 +344,9 @@ static void disassemble(const char *dir, const uint8_t *table, unsigned number)
     assert_int_equal(fwrite(table, 1, get(table + 4, 4), f), get(table + 4, 4));
     fclose(f);
     /* iasl ends with 0 even when it cannot make sense of a table. */
-    snprintf(command, sizeof(command), "cd %s && iasl -d %u.dat > log 2>&1 && test -s %u.dsl && ! grep -iE 'error|warning|invalid' log %u.dsl",
-             dir, number, number, number);
+    snprintf(command, sizeof(command),
+             "cd %s && iasl -d %u.dat > log 2>&1 && test -s %u.dsl && ! grep -iE 'error|warning|invalid' log %u.dsl", dir, number,
+             number, number);
     assert_int_equal(system(command), 0);
 }
 
