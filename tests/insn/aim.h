@@ -80,7 +80,18 @@ static inline bool decode_again(struct insn_case *c)
 
     ZydisDecoderInit(&decoder, c->code.bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
                      c->code.bits == 64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, c->code.bytes, INSN_MAX_LEN, &c->z, c->op));
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, c->code.bytes, INSN_MAX_LEN, &c->z, c->op)))
+        return false;
+    for (unsigned i = 0; i < c->z.operand_count_visible; i++) {
+        ZydisDecodedOperand *op = &c->op[i];
+        if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && (c->z.attributes & ZYDIS_ATTRIB_HAS_SIB) && c->z.raw.modrm.mod == 0 &&
+            (c->z.raw.sib.base & 7) == 5 && c->z.address_width != 16) { /* Zydis 4.0 takes it for R13D with 67 and REX.B */
+            op->mem.base = ZYDIS_REGISTER_NONE;
+            op->mem.disp.has_displacement = true;
+            op->mem.disp.value = c->z.raw.disp.value;
+        }
+    }
+    return true;
 }
 
 static inline void patch_displacement(struct insn_case *c, uint64_t value)
@@ -113,7 +124,9 @@ static inline void aim_explicit(struct insn_case *c, ZydisDecodedOperand *op, ui
         if (index >= 0 && c->z.address_width == 64 && rng_one_in(&c->rng, 2))
             c->in.gpr[index] = rng_below(&c->rng, 4096);
         c->in.gpr[base] = offset - disp - (index >= 0 ? register_value(c, op->mem.index) * op->mem.scale : 0);
-        if (c->z.address_width == 32 && c->code.bits == 64 && rng_one_in(&c->rng, 2))
+        if (c->z.address_width == 32)
+            c->in.gpr[base] = (uint32_t)c->in.gpr[base];
+        if (c->z.address_width == 32 && c->code.bits == 64 && base != GPR_RSP && rng_one_in(&c->rng, 2))
             c->in.gpr[base] |= rng_next(&c->rng) << 32; /* the upper half does not count */
     }
 }
@@ -148,6 +161,13 @@ static inline bool is_bit_test(const struct insn_case *c)
     return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
 }
 
+static inline bool is_maskmov(const struct insn_case *c)
+{
+    ZydisMnemonic m = c->z.mnemonic;
+
+    return m == ZYDIS_MNEMONIC_MASKMOVQ || m == ZYDIS_MNEMONIC_MASKMOVDQU || m == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
 static inline unsigned operand_bytes(const ZydisDecodedOperand *op)
 {
     unsigned n = op->size / 8;
@@ -174,7 +194,7 @@ static inline void aim(struct insn_case *c, const struct soft_cpuid *model)
             continue;
         int base = gpr_of(op->mem.base);
         uint64_t target = random_target(&c->rng, operand_bytes(op));
-        if (c->source == SRC_LANES) /* MASKMOVQ, MASKMOVDQU: whether lanes that are off can fault is the CPU's affair */
+        if (is_maskmov(c)) /* whether lanes that are off can fault is the CPU's affair */
             target = ARENA + 5 * PAGE_SIZE + (target & (PAGE_SIZE - 1));
         if (base >= 0)
             c->in.gpr[base] = target - segment_base(c, op->mem.segment);
@@ -194,6 +214,13 @@ static inline void aim(struct insn_case *c, const struct soft_cpuid *model)
 /* True when nothing that the instruction touches can lie outside the zone around the arena. */
 static inline bool aimed(const struct insn_case *c)
 {
+    if (is_bit_test(c) && c->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && c->op[1].size > 16) {
+        uint64_t offset = c->in.gpr[gpr_of(c->op[1].reg.value)] + MIB(512);
+        if (c->op[1].size == 32)
+            offset = (uint32_t)offset;
+        if (offset > MIB(1024))
+            return false;
+    }
     for (unsigned i = 0; i < c->z.operand_count; i++) {
         const ZydisDecodedOperand *op = &c->op[i];
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)

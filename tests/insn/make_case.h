@@ -10,13 +10,18 @@ struct memory {
     uint8_t pristine[ARENA_PAGES * PAGE_SIZE];
 };
 
+static inline enum page_kind page_at(uint64_t at)
+{
+    return at - ARENA < ARENA_PAGES * PAGE_SIZE ? (enum page_kind)arena_page[(at - ARENA) / PAGE_SIZE] : PAGE_ABSENT;
+}
+
 static inline void memory_put(struct memory *m, uint64_t at, const void *from, unsigned n)
 {
     const uint8_t *bytes = from;
 
     for (unsigned i = 0; i < n; i++) {
         uint64_t off = at + i - ARENA;
-        if (off >= ARENA_PAGES * PAGE_SIZE || (arena_page[off / PAGE_SIZE] != PAGE_RW && arena_page[off / PAGE_SIZE] != PAGE_CODE))
+        if (page_at(at + i) != PAGE_RW && page_at(at + i) != PAGE_CODE)
             continue;
         *(uint8_t *)(ARENA + off) = bytes[i];
         m->guest[off] = bytes[i];
@@ -68,9 +73,13 @@ static inline bool is_undefined(const struct insn_case *c)
         if (rep)
             return true; /* a repeat prefix replaces the condition on some */
         break;
+    case ZYDIS_MNEMONIC_ENTER: return (c->in.rflags & FLAG_AC) != 0; /* which of its accesses is checked first */
+    case ZYDIS_MNEMONIC_PAUSE: return (c->z.attributes & ZYDIS_ATTRIB_HAS_REX) != 0; /* some exchange R8 and RAX */
     case ZYDIS_MNEMONIC_NOP: return c->z.opcode == 0x0d && c->z.opcode_map == ZYDIS_OPCODE_MAP_0F; /* #UD on AMD's */
     default: break;
     }
+    if (c->z.avx.mask.reg > ZYDIS_REGISTER_K0 && (c->in.rflags & FLAG_AC))
+        return true; /* whether alignment is checked */
     return is_branch(c) && c->code.bits == 64 && size; /* vendors disagree on its length, and the model follows Intel */
 }
 
@@ -106,7 +115,10 @@ static inline bool tame(struct insn_case *c, struct memory *m)
     uint64_t value;
 
     if (c->z.mnemonic == ZYDIS_MNEMONIC_POPF || c->z.mnemonic == ZYDIS_MNEMONIC_POPFQ || c->z.mnemonic == ZYDIS_MNEMONIC_POPFD) {
-        value = rng_next(&c->rng) & ~(FLAG_TF | FLAG_AC);
+        value = rng_next(&c->rng) & ~(FLAG_TF | FLAG_AC | FLAG_NT); /* hosts may drop NT on an interrupt */
+        for (unsigned i = 0; i < 8; i++) /* what the stack cannot be given, it has already */
+            if (page_at(c->in.gpr[GPR_RSP] + i) == PAGE_RO)
+                return false;
         memory_put(m, c->in.gpr[GPR_RSP], &value, 8);
     }
     if (c->z.meta.category == ZYDIS_CATEGORY_XSAVE || c->z.meta.category == ZYDIS_CATEGORY_XSAVEOPT)
@@ -132,7 +144,7 @@ static inline bool tame(struct insn_case *c, struct memory *m)
         if (at + 32 > stack && at < stack + 32)
             return false;
         for (unsigned b = 0; b < 8; b++) /* a target in memory that cannot be written is not ours to choose */
-            if (at + b >= ARENA && at + b < ARENA + ARENA_PAGES * PAGE_SIZE && arena_page[(at + b - ARENA) / PAGE_SIZE] == PAGE_RO)
+            if (page_at(at + b) == PAGE_RO)
                 return false;
         memory_put(m, at, &value, 8);
         return true;

@@ -102,8 +102,21 @@ static void decode_mem(struct insn *insn, const ZydisDecodedOperand *z)
     if (z->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
         return;
     insn->mem_size = z->size / 8;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
+        insn->mnemonic == ZYDIS_MNEMONIC_CLWB)
+        insn->mem_size = 1; /* the line that holds this byte */
     insn->mem_read = z->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
     insn->mem_written = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+/* SIB.base 5 without a ModRM displacement size is a plain disp32, whatever REX.B says (SDM vol. 2 table 2-3); Zydis 4.0 errs here. */
+static void fix_base(struct insn *insn, const ZydisDecodedInstruction *z)
+{
+    if (!insn->has_mem || insn->addrsize == 2 || !(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 ||
+        (z->raw.sib.base & 7) != 5)
+        return;
+    insn->mem.base = REG_NONE;
+    insn->mem.disp = z->raw.disp.value;
 }
 
 static void decode_operand(struct insn *insn, const ZydisDecodedOperand *z)
@@ -223,6 +236,16 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z)
     return insn_sse_unit(z);
 }
 
+/* Whether an opmask suppresses the faults of the lanes that it switches off: not for the classes "NF" (SDM vol. 2 2.8). */
+static bool suppresses_faults(const ZydisDecodedInstruction *z)
+{
+    switch (z->meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_E1NF: case ZYDIS_EXCEPTION_CLASS_E2NF: case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF: case ZYDIS_EXCEPTION_CLASS_E5NF: case ZYDIS_EXCEPTION_CLASS_E6NF: return false;
+    default: return true;
+    }
+}
+
 static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDecodedInstruction *z)
 {
     struct insn_row row = insn_row(insn);
@@ -245,8 +268,7 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
         (insn->has_mem && !insn->mem_size && insn->mnemonic != ZYDIS_MNEMONIC_LEA))
         return; /* it does something that neither the CPU's own execution nor a handler covers */
     insn->cls = INSN_INNOCUOUS;
-    /* An opmask on a memory operand suppresses the faults of the lanes that it switches off (SDM vol. 2 2.7.5). */
-    insn->masked_mem = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && insn->has_mem &&
+    insn->masked_mem = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && insn->has_mem && suppresses_faults(z) &&
                        z->avx.mask.reg != ZYDIS_REGISTER_NONE && z->avx.mask.reg != ZYDIS_REGISTER_K0;
     insn->mask_reg = insn->masked_mem ? (uint8_t)ZydisRegisterGetId(z->avx.mask.reg) : 0;
     insn->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
@@ -288,6 +310,7 @@ int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *byt
     decode_prefixes(insn, &z);
     for (unsigned i = 0; i < z.operand_count; i++)
         decode_operand(insn, &operands[i]);
+    fix_base(insn, &z);
     decode_flags(insn, &z);
     classify(svm, insn, &z);
     return 0;

@@ -11,6 +11,7 @@
 #include "engine/soft/mmu.h"
 #include "engine/soft/stub.h"
 #include "engine/soft/switch.h"
+#include "engine/soft/vector_image.h"
 
 #define BOUNCE_BYTES (2 * PAGE_SIZE)
 
@@ -250,6 +251,8 @@ static int check_alignment(struct soft_cpu *cpu, const struct insn *insn, gva_t 
 {
     unsigned size = insn->mem_size;
 
+    if (size == 10)
+        size = 8; /* x87's longest */
     if ((size & (size - 1)) || (gva & (size - 1)) == 0)
         return SOFT_OK;
     return must_be_aligned(insn) ? soft_raise_err(cpu, EXC_GP, 0) : soft_check_alignment(cpu, gva, size);
@@ -263,7 +266,7 @@ static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva
     uint64_t rflags = cpu->rflags;
     int result;
 
-    if (access == MMU_WRITE && !insn->mem_read) {
+    if (access == MMU_WRITE && !insn->mem_read && insn->unit != UNIT_X87) { /* x87 stores nothing with an exception pending */
         result = soft_check_write(cpu, gva, insn->mem_size);
     } else {
         if (access == MMU_WRITE && (result = soft_check_write(cpu, gva, insn->mem_size)) != SOFT_OK)
@@ -280,6 +283,32 @@ static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva
     return result;
 }
 
+/* Aligned moves fault on a misaligned operand as soon as any lane is on. */
+static bool masked_misaligned(struct soft_cpu *cpu, const struct insn *insn)
+{
+    bool based = cpu->code_bits != 64 || insn->mem.seg >= SEG_FS;
+    uint64_t at = soft_ea(cpu, insn) + (based ? cpu->seg[insn->mem.seg].base : 0);
+
+    if (!(at & (insn->mem_size - 1u)) || !must_be_aligned(insn))
+        return false;
+    soft_vec_park(cpu);
+    return (vec_image_opmask(cpu, insn->mask_reg) & (BIT(insn->mem_size / insn->mem_elem) - 1)) != 0;
+}
+
+/* An x87 exception that waits comes before any fault of the operand, and misalignment before others (SDM vol. 3 table 6-2). */
+static int memory_fault(struct soft_cpu *cpu, const struct insn *insn)
+{
+    bool waits = insn->unit == UNIT_MMX || (insn->unit == UNIT_X87 && insn->mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
+                                            insn->mnemonic != ZYDIS_MNEMONIC_FNSTSW);
+
+    if (cpu->exc.vector == EXC_SS && must_be_aligned(insn) && (soft_ea(cpu, insn) & (insn->mem_size - 1u)))
+        return soft_raise_err(cpu, EXC_GP, 0);
+    if (!waits)
+        return SOFT_FAULT;
+    soft_vec_park(cpu);
+    return vec_image_x87_pending(cpu) ? soft_raise(cpu, EXC_MF) : SOFT_FAULT;
+}
+
 static int run_with_memory(struct soft_cpu *cpu, const struct step_entry *entry)
 {
     const struct insn *insn = &entry->insn;
@@ -289,15 +318,15 @@ static int run_with_memory(struct soft_cpu *cpu, const struct step_entry *entry)
     int result;
 
     if (insn->masked_mem)
-        return masked_run(cpu, entry);
+        return masked_misaligned(cpu, insn) ? soft_raise_err(cpu, EXC_GP, 0) : masked_run(cpu, entry);
     result = soft_linear(cpu, insn->mem.seg, soft_ea(cpu, insn), insn->mem_size, insn->mem_written, &gva);
     if (result == SOFT_OK)
         result = check_alignment(cpu, insn, gva);
     if (result == SOFT_OK)
         result = mmu_host(cpu, gva, insn->mem_size, access, &hva);
-    if (result != SOFT_OK)
-        return result;
-    return hva ? run_stub(cpu, entry, hva) : run_bounced(cpu, entry, gva, access);
+    if (result == SOFT_OK)
+        result = hva ? run_stub(cpu, entry, hva) : run_bounced(cpu, entry, gva, access);
+    return result == SOFT_FAULT ? memory_fault(cpu, insn) : result;
 }
 
 int step_run_stub(struct soft_cpu *cpu, const struct step_entry *entry, void *operand)

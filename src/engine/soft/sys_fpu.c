@@ -512,6 +512,8 @@ static int store_x87(struct soft_cpu *cpu, const struct insn *insn, bool registe
     gva_t gva;
     int result = operand_linear(cpu, insn, 1, size, true, &gva);
 
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, field);
     if (result != SOFT_OK)
         return result;
     soft_vec_park(cpu);
@@ -558,6 +560,8 @@ static int load_x87(struct soft_cpu *cpu, const struct insn *insn, bool register
     result = check_pending(cpu);
     if (result == SOFT_OK)
         result = operand_linear(cpu, insn, 1, size, false, &gva);
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, field);
     if (result == SOFT_OK)
         result = mmu_read(cpu, gva, image, size, MMU_READ);
     if (result != SOFT_OK)

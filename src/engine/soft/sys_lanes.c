@@ -166,13 +166,20 @@ int sys_maskmov_bytes(struct soft_cpu *cpu, const struct insn *insn)
     unsigned lanes = insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16, seg = sys_prefix_scan(insn).seg;
     uint8_t source[VECTOR_BYTES], vector[VECTOR_BYTES];
     uint64_t ea_mask = size_mask(insn->addrsize), ea = cpu->gpr[GPR_RDI] & ea_mask, mask;
+    gva_t gva;
     int result;
 
     soft_vec_park(cpu);
+    if (lanes == 8 && vec_image_x87_pending(cpu))
+        return soft_raise(cpu, EXC_MF);
     read_maskmov_operand(cpu, insn, 0, source);
     read_maskmov_operand(cpu, insn, 1, vector);
     mask = sign_mask(vector, lanes, 1);
-    result = check_lanes(cpu, seg, ea, ea_mask, 1, mask);
+    result = soft_linear(cpu, seg, ea, 1, true, &gva);
+    if (result == SOFT_OK)
+        result = soft_check_alignment(cpu, gva, lanes);
+    if (result == SOFT_OK)
+        result = check_lanes(cpu, seg, ea, ea_mask, 1, mask);
     for (unsigned i = 0; i < lanes && result == SOFT_OK; i++)
         if (mask >> i & 1)
             result = lane_store(cpu, seg, (ea + i) & ea_mask, 1, source[i]);

@@ -28,7 +28,10 @@ static inline struct sys_prefix sys_prefix_scan(const struct insn *insn)
         case 0x66:
         case 0x67:
         case 0xf0: break;
-        default: return p;
+        default:
+            if (insn->mode_bits == 64 && (insn->bytes[i] & 0xf0) == 0x40)
+                break; /* a REX that another prefix follows is void, but not the end */
+            return p;
         }
     }
     return p;

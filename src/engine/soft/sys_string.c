@@ -128,8 +128,12 @@ static int side_open(const struct string_op *op, struct side *side, uint64_t *n)
     if (result != SOFT_OK)
         return result;
     if ((side->gva & PAGE_MASK) + op->size > PAGE_SIZE) {
+        struct mmu_target ignored;
         *n = 1;
-        return SOFT_OK;
+        if (side->write)
+            return SOFT_OK;
+        result = mmu_translate(cpu, side->gva, MMU_READ, &ignored); /* the source's faults come before the destination's */
+        return result != SOFT_OK ? result : mmu_translate(cpu, side->gva + op->size - 1, MMU_READ, &ignored);
     }
     if (*n > 1)
         *n = cpu->dr7 & DR7_ENABLES ? 1 : side_run(op, side, *n);

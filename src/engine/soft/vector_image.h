@@ -83,6 +83,12 @@ void vec_image_write(struct soft_cpu *, unsigned n, const uint8_t *in, unsigned 
 uint64_t vec_image_opmask(const struct soft_cpu *, unsigned k);
 void vec_image_set_opmask(struct soft_cpu *, unsigned k, uint64_t value);
 
+/* An unmasked x87 exception waits (FSW.ES): the next waiting instruction raises #MF. */
+static inline bool vec_image_x87_pending(const struct soft_cpu *cpu)
+{
+    return (vec_xstate_bv(cpu) & BIT(XSTATE_X87)) && (vec_get16(cpu->xsave + FX_FSW) & 0x80);
+}
+
 /* A new TOP. Registers keep their physical places, while the image is in stack order: slot i is physical register TOP + i. */
 void vec_image_set_top(struct soft_cpu *, unsigned top);
 
