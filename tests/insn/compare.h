@@ -20,6 +20,13 @@ static inline void canonical_image(const struct soft_cpuid *model, uint8_t *imag
     for (unsigned i = XSTATE_AVX; i < XSTATE_COUNT; i++)
         if (model->xcr0 & BIT(i) && !(bv & BIT(i)))
             memset(image + model->xstate[i].offset, 0, model->xstate[i].size);
+    /* What the CPU makes of an image when it loads it. */
+    uint16_t control = (uint16_t)((vec_get16(image + FX_FCW) & 0x1f3f) | 0x40);
+    uint16_t status = vec_get16(image + FX_FSW) & 0x7f7f;
+    vec_put16(image + FX_FCW, control);
+    vec_put16(image + FX_FSW, status & ~control & 0x3f ? status | 0x8080 : status);
+    for (unsigned i = 0; i < 8; i++)
+        memset(image + FX_ST + 16 * i + 10, 0, 6);
     /* The last x87 instruction's opcode and addresses: a stub's own on this side, and CPUs keep them only sometimes. */
     memset(image + FX_FOP, 0, FX_MXCSR - FX_FOP);
 }
@@ -49,11 +56,12 @@ static inline bool in_pieces(const struct insn_case *c, uint64_t a, uint64_t b)
         return true;
     for (unsigned i = 0; i < c->z.operand_count; i++) {
         const ZydisDecodedOperand *op = &c->op[i];
-        bool pieces = op->size > 64 * 8 || c->z.avx.mask.reg > ZYDIS_REGISTER_K0 ||
+        bool area = c->z.meta.category == ZYDIS_CATEGORY_XSAVE || c->z.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
+        bool pieces = area || op->size > 64 * 8 || c->z.avx.mask.reg > ZYDIS_REGISTER_K0 ||
                       (c->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 && op->size > 80) || is_maskmov(c);
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || !pieces)
             continue;
-        uint64_t at = linear_of(c, op), end = at + op->size / 8;
+        uint64_t at = linear_of(c, op), end = at + (area ? XSAVE_MAX : op->size / 8);
         if (a >= at && a < end && b >= at && b < end)
             return true;
     }

@@ -210,28 +210,63 @@ static void run_undefined(void)
     t.kinds[KIND_UNDEFINED]++;
 }
 
+static void set_up(uint64_t seed, uint64_t number)
+{
+    memory_reset();
+    make_case(&t.c, seed, number, &t.memory, t.machine.cpu->svm, host_base(false), ARENA + 4 * PAGE_SIZE);
+    place_code();
+}
+
+static void run_host(void)
+{
+    uint64_t gs = host_base(true);
+
+    __asm__ volatile("wrgsbase %0" : : "r"(t.c.gs_base));
+    native_run(&t.c.in, t.c.in.rip + t.c.z.length, &t.host);
+    __asm__ volatile("wrgsbase %0" : : "r"(gs));
+}
+
+/*
+ * A hypervisor below us may lose its way over an instruction that it has to emulate when it meets a page of its own making, and
+ * then raises #UD, or stops between two instructions of the runner's. That does not happen twice.
+ */
+static bool host_stumbled(void)
+{
+    bool nowhere = t.host.rip >= ARENA + ZONE_BYTES && gva_is_canonical(t.host.rip) && t.host.rip != t.guest.rip;
+
+    return nowhere || (t.host.faulted && t.host.vector == EXC_UD && !t.guest.faulted);
+}
+
+static bool run_both(uint64_t seed, uint64_t number)
+{
+    set_up(seed, number);
+    if (!run_guest())
+        return false;
+    run_host();
+    return true;
+}
+
 static void run_case(uint64_t seed, uint64_t number)
 {
     struct soft_vm *svm = t.machine.cpu->svm;
     const char *who = t.mode == BY_STEP ? "step" : "translated";
     struct insn insn;
 
-    memory_reset();
-    make_case(&t.c, seed, number, &t.memory, svm, host_base(false), ARENA + 4 * PAGE_SIZE);
-    place_code();
+    set_up(seed, number);
     shown_case = &t.c;
     if (!t.c.decoded || !(insn_offered(svm, &t.c.z) || insn_is_hint(&t.c.z))) {
         run_undefined();
         return;
     }
-    if (!run_guest()) {
+    bool ran = run_guest();
+    if (ran)
+        run_host();
+    if (ran && host_stumbled())
+        ran = run_both(seed, number);
+    if (!ran) {
         report(t.machine.exit.internal.text);
         return;
     }
-    uint64_t gs = host_base(true);
-    __asm__ volatile("wrgsbase %0" : : "r"(t.c.gs_base));
-    native_run(&t.c.in, t.c.in.rip + t.c.z.length, &t.host);
-    __asm__ volatile("wrgsbase %0" : : "r"(gs));
     insn_decode(svm, &insn, t.c.code.bytes, INSN_MAX_LEN, t.c.code.bits);
     bool bad = compare_outcomes(&t.c, svm->cpuid, &t.host, &t.guest, insn.exec == NULL,
                                 t.mode == BY_TRANSLATION, who);

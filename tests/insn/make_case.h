@@ -73,13 +73,18 @@ static inline bool is_undefined(const struct insn_case *c)
         if (rep)
             return true; /* a repeat prefix replaces the condition on some */
         break;
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1: return true; /* whether they have a ModRM */
+    case ZYDIS_MNEMONIC_CLZERO: return size || rep;
     case ZYDIS_MNEMONIC_ENTER: return (c->in.rflags & FLAG_AC) != 0; /* which of its accesses is checked first */
     case ZYDIS_MNEMONIC_PAUSE: return (c->z.attributes & ZYDIS_ATTRIB_HAS_REX) != 0; /* some exchange R8 and RAX */
     case ZYDIS_MNEMONIC_NOP: return c->z.opcode == 0x0d && c->z.opcode_map == ZYDIS_OPCODE_MAP_0F; /* #UD on AMD's */
     default: break;
     }
-    if (c->z.avx.mask.reg > ZYDIS_REGISTER_K0 && (c->in.rflags & FLAG_AC))
-        return true; /* whether alignment is checked */
+    for (unsigned i = 0; i < c->z.operand_count && (c->in.rflags & FLAG_AC); i++) /* whether alignment is checked, and where first */
+        if (c->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && (c->z.meta.category == ZYDIS_CATEGORY_STRINGOP || c->op[i].size > 64) &&
+            c->z.meta.isa_ext != ZYDIS_ISA_EXT_X87)
+            return true;
     return is_branch(c) && c->code.bits == 64 && size; /* vendors disagree on its length, and the model follows Intel */
 }
 
@@ -197,17 +202,19 @@ static inline bool try_case(struct insn_case *c, struct memory *m, const struct 
     }
     if (case_is_sensitive(c))
         return false;
-    if (is_undefined(c))
+    if (is_undefined(c) || (c->z.avx.mask.reg > ZYDIS_REGISTER_K0 && (c->in.rflags & FLAG_AC)))
         return false;
     shorten_branch(c);
     if (!c->decoded)
         return false;
     random_image(&c->rng, svm->cpuid, c->in.image);
     aim(c, svm->cpuid);
+    if (c->z.mnemonic == ZYDIS_MNEMONIC_CLZERO)
+        c->in.gpr[GPR_RAX] = random_target(&c->rng, 64);
     if (!c->decoded || !aimed(c))
         return false;
     fill_operands(c, m);
-    return tame(c, m);
+    return tame(c, m) && aimed(c);
 }
 
 static inline void make_case(struct insn_case *c, uint64_t seed, uint64_t number, struct memory *m, const struct soft_vm *svm,

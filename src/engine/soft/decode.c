@@ -236,14 +236,36 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z)
     return insn_sse_unit(z);
 }
 
+static uint8_t broadcast_lanes(const ZydisDecodedInstruction *z)
+{
+    switch (z->avx.broadcast.mode) {
+    case ZYDIS_BROADCAST_MODE_1_TO_2: return 2;
+    case ZYDIS_BROADCAST_MODE_1_TO_4:
+    case ZYDIS_BROADCAST_MODE_2_TO_4: return 4;
+    case ZYDIS_BROADCAST_MODE_1_TO_8:
+    case ZYDIS_BROADCAST_MODE_2_TO_8:
+    case ZYDIS_BROADCAST_MODE_4_TO_8: return 8;
+    case ZYDIS_BROADCAST_MODE_1_TO_16:
+    case ZYDIS_BROADCAST_MODE_2_TO_16:
+    case ZYDIS_BROADCAST_MODE_4_TO_16:
+    case ZYDIS_BROADCAST_MODE_8_TO_16: return 16;
+    case ZYDIS_BROADCAST_MODE_1_TO_32: return 32;
+    case ZYDIS_BROADCAST_MODE_1_TO_64: return 64;
+    default: return 0;
+    }
+}
+
 /* Whether an opmask suppresses the faults of the lanes that it switches off: not for the classes "NF" (SDM vol. 2 2.8). */
 static bool suppresses_faults(const ZydisDecodedInstruction *z)
 {
     switch (z->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF: case ZYDIS_EXCEPTION_CLASS_E2NF: case ZYDIS_EXCEPTION_CLASS_E3NF:
     case ZYDIS_EXCEPTION_CLASS_E4NF: case ZYDIS_EXCEPTION_CLASS_E5NF: case ZYDIS_EXCEPTION_CLASS_E6NF: return false;
-    default: return true;
+    default: break;
     }
+    /* E4NF in the SDM, E4 in Zydis 4.0 */
+    return z->mnemonic != ZYDIS_MNEMONIC_VGF2P8AFFINEQB && z->mnemonic != ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB &&
+           z->mnemonic != ZYDIS_MNEMONIC_VCVTNE2PS2BF16;
 }
 
 static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDecodedInstruction *z)
@@ -271,7 +293,7 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
     insn->masked_mem = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && insn->has_mem && suppresses_faults(z) &&
                        z->avx.mask.reg != ZYDIS_REGISTER_NONE && z->avx.mask.reg != ZYDIS_REGISTER_K0;
     insn->mask_reg = insn->masked_mem ? (uint8_t)ZydisRegisterGetId(z->avx.mask.reg) : 0;
-    insn->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
+    insn->broadcast = broadcast_lanes(z);
     insn->compressed = insn_is_compressed(insn->mnemonic);
 }
 

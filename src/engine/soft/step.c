@@ -255,7 +255,9 @@ static int check_alignment(struct soft_cpu *cpu, const struct insn *insn, gva_t 
         size = 8; /* x87's longest */
     if ((size & (size - 1)) || (gva & (size - 1)) == 0)
         return SOFT_OK;
-    return must_be_aligned(insn) ? soft_raise_err(cpu, EXC_GP, 0) : soft_check_alignment(cpu, gva, size);
+    if (must_be_aligned(insn))
+        return soft_raise_err(cpu, EXC_GP, 0);
+    return size <= 8 ? soft_check_alignment(cpu, gva, size) : SOFT_OK; /* CPUs differ about longer ones */
 }
 
 /* The operand crosses a page or is a device's: through a buffer, aligned as the guest's address is. */
@@ -298,9 +300,15 @@ static bool masked_misaligned(struct soft_cpu *cpu, const struct insn *insn)
 /* An x87 exception that waits comes before any fault of the operand, and misalignment before others (SDM vol. 3 table 6-2). */
 static int memory_fault(struct soft_cpu *cpu, const struct insn *insn)
 {
-    bool waits = insn->unit == UNIT_MMX || (insn->unit == UNIT_X87 && insn->mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
-                                            insn->mnemonic != ZYDIS_MNEMONIC_FNSTSW);
+    bool waits = insn->unit == UNIT_MMX || insn->unit == UNIT_X87;
 
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW: waits = false; break;
+    case ZYDIS_MNEMONIC_CVTPI2PS: case ZYDIS_MNEMONIC_CVTPS2PI: case ZYDIS_MNEMONIC_CVTTPS2PI:
+    case ZYDIS_MNEMONIC_CVTPD2PI: case ZYDIS_MNEMONIC_CVTTPD2PI: waits = true; break; /* MMX registers beside SSE's */
+    default: break;
+    }
     if (cpu->exc.vector == EXC_SS && must_be_aligned(insn) && (soft_ea(cpu, insn) & (insn->mem_size - 1u)))
         return soft_raise_err(cpu, EXC_GP, 0);
     if (!waits)

@@ -32,8 +32,11 @@ static unsigned xmm_count(const struct soft_cpu *cpu)
 static int operand_linear(struct soft_cpu *cpu, const struct insn *insn, unsigned align, unsigned size, bool write,
                           gva_t *gva)
 {
-    int result = soft_linear(cpu, insn->mem.seg, soft_ea(cpu, insn), size, write, gva);
+    uint64_t ea = soft_ea(cpu, insn);
+    int result = soft_linear(cpu, insn->mem.seg, ea, size, write, gva);
 
+    if (result == SOFT_FAULT && cpu->exc.vector == EXC_SS && (ea & (align - 1)))
+        return gp0(cpu); /* alignment comes first */
     if (result == SOFT_OK && (*gva & (align - 1)))
         return gp0(cpu);
     return result;
