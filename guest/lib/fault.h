@@ -1,5 +1,6 @@
+/* Running instructions that may fault: what TRY and TRY_USER arm, and what they found. */
 /*
- * Running instructions that may fault. TRY("insn", : out : in : clobbers) arms a resume address behind insn: an exception in it
+ * TRY("insn", : out : in : clobbers) arms a resume address behind insn: an exception in it
  * is recorded in `fault` and execution goes on behind it, with the general registers and arithmetic flags as they were at the fault.
  * TRY_USER does the same in ring 3, on the same stack.
  */

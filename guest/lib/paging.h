@@ -1,5 +1,6 @@
+/* The page tables of the 64-bit guests. */
 /*
- * The page tables of the 64-bit guests. 0-1 GiB is identity-mapped by 2 MiB pages that are writable, executable and open to
+ * 0-1 GiB is identity-mapped by 2 MiB pages that are writable, executable and open to
  * ring 3; the I/O APIC and the local APIC stand at their addresses. The rest is the tests'.
  */
 #pragma once

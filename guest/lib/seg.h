@@ -52,10 +52,9 @@ static inline uint64_t desc(uint32_t base, uint32_t limit, uint64_t bits)
 struct tss {
     uint32_t reserved0;
     uint64_t rsp[3];
-    uint64_t reserved1;
     uint64_t ist[8]; /* [0] is reserved */
-    uint64_t reserved2;
-    uint16_t reserved3;
+    uint64_t reserved1;
+    uint16_t reserved2;
     uint16_t iomap;
     uint8_t io[16]; /* permissions of ports 0-127 */
 } __attribute__((packed));

@@ -88,6 +88,7 @@ runner_return:
 seg_reload:
         mov     $0x10, %eax
         mov     %eax, %ss
+        mov     $0x23, %eax             /* DPL 3: IRET to ring 3 leaves them alone */
         mov     %eax, %ds
         mov     %eax, %es
         mov     %eax, %fs

@@ -1,0 +1,75 @@
+"""Every guest image of guest/tests in every mode of the engine: UMBRA, GUESTS and MODES in the environment say which."""
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_S = 60
+UMBRA = os.environ.get("UMBRA", "build/umbra")
+IMAGES = sorted(Path(os.environ.get("GUESTS", "build/release/guest")).glob("*.elf"))
+MODES = os.environ.get("MODES", "step translate lockstep").split()
+PASSED = 1  # the debug-exit port's 0, as (v << 1) | 1
+
+# Guests whose end is the point: what becomes of them instead of a total.
+ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
+NEVER_ENDS = {"spin"}
+
+
+def run(image, mode, timeout=TIMEOUT_S):
+    command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode}", "--debug-exit", "--no-reboot", "--console", "tty"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                          env={**os.environ, "UMBRA_SOFT": mode})
+
+
+def report(result):
+    return result.stdout.decode(errors="replace").replace("\r", "") + result.stderr.decode(errors="replace")
+
+
+def images(wanted):
+    return [pytest.param(i, id=i.stem) for i in IMAGES if wanted(i.stem)]
+
+
+def is_plain(name):
+    return name not in ENDS_BY_TRIPLE_FAULT | NEVER_ENDS
+
+
+def test_there_are_images():
+    assert len(images(is_plain)) > 10, "build them: make guests"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("image", images(is_plain))
+def test_guest_passes(image, mode):
+    result = run(image, mode)
+    text = report(result)
+    total = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", text, re.MULTILINE)
+    assert total, f"no total, status {result.returncode}:\n{text}"
+    assert int(total[2]) == 0 and int(total[1]) > 0, text
+    assert result.returncode == PASSED, text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("image", images(ENDS_BY_TRIPLE_FAULT.__contains__))
+def test_triple_fault_ends_the_vm(image, mode):
+    result = run(image, mode)
+    text = report(result)
+    assert "about to triple-fault" in text
+    assert "triple-faulted" in text
+    assert result.returncode not in (0, 1, 2, PASSED) and result.returncode > 0, text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("image", images(NEVER_ENDS.__contains__))
+def test_spinning_guest_ends_by_sigterm(image, mode):
+    command = [UMBRA, "run", "--kernel", str(image), "--console", "tty"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**os.environ, "UMBRA_SOFT": mode}) as vm:
+        try:
+            assert b"spinning" in vm.stdout.readline()
+            assert vm.poll() is None
+            vm.terminate()
+            vm.communicate(timeout=TIMEOUT_S)
+        finally:
+            vm.kill()
