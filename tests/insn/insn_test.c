@@ -234,7 +234,7 @@ static bool host_stumbled(void)
 {
     bool nowhere = t.host.rip >= ARENA + ZONE_BYTES && gva_is_canonical(t.host.rip) && t.host.rip != t.guest.rip;
 
-    return nowhere || (t.host.faulted && t.host.vector == EXC_UD && !t.guest.faulted);
+    return nowhere || (t.host.faulted && t.host.vector == EXC_UD && (!t.guest.faulted || t.guest.vector != EXC_UD));
 }
 
 static bool run_both(uint64_t seed, uint64_t number)
