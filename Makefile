@@ -25,8 +25,8 @@ CC := clang
 endif
 
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wimplicit-fallthrough
-# Off: gcc cannot know that err_set() never returns 0, and sentences are cut to their buffers on purpose.
-WARNINGS += -Wno-maybe-uninitialized $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
+# Off: sentences are cut to their buffers on purpose.
+WARNINGS += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 mode_release := -O2
 mode_debug := -Og
 mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer

@@ -6,7 +6,7 @@
 
 #include "base/bug.h"
 
-int err_set(struct err *e, int code, const char *fmt, ...)
+void err_write(struct err *e, int code, const char *fmt, ...)
 {
     va_list args;
 
@@ -16,5 +16,4 @@ int err_set(struct err *e, int code, const char *fmt, ...)
         vsnprintf(e->text, sizeof(e->text), fmt, args);
         va_end(args);
     }
-    return -code;
 }

@@ -114,7 +114,7 @@ static int unpack(const struct bzimage *bz, const char *name, uint8_t **out, siz
 static int bzimage_place(const struct boot_image *img, const struct boot_job *job, struct cpu_state *bsp, struct err *e)
 {
     struct elf_image elf;
-    uint8_t *vmlinux;
+    uint8_t *vmlinux = NULL;
     size_t len;
     int ret = unpack(&img->bzimage, img->kernel.name, &vmlinux, &len, e);
 

@@ -121,9 +121,9 @@ int boot_file_borrow(struct boot_file *f, const char *name, const void *data, si
 
 void boot_file_close(struct boot_file *f)
 {
-    if (f->owned)
+    if (f->owned) {
         free((void *)f->data);
-    if (f->fd >= 0) {
+    } else if (f->fd >= 0) {
         munmap((void *)f->data, f->size);
         close(f->fd);
     }

@@ -43,7 +43,7 @@ static bool group_fits(const struct elf_image *elf, size_t at, size_t count, uns
  */
 bool reloc_find(struct reloc_table *t, const struct elf_image *elf)
 {
-    size_t start[MAX_GROUPS], count[MAX_GROUPS], at = elf->file_end;
+    size_t start[MAX_GROUPS] = {0}, count[MAX_GROUPS] = {0}, at = elf->file_end;
     unsigned groups = 0;
 
     memset(t, 0, sizeof(*t));

@@ -82,7 +82,7 @@ static unsigned key_line(const char *text, const char *key)
             depth++;
         } else if (*p == '}' || *p == ']') {
             depth--;
-        } else if (*p == ':' && depth == 1 && string_len == key_len && memcmp(string, key, key_len) == 0) {
+        } else if (*p == ':' && depth == 1 && string && string_len == key_len && memcmp(string, key, key_len) == 0) {
             return string_line;
         } else if (*p == '"') {
             string = ++p;

@@ -245,7 +245,7 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
         return SOFT_OK;
     soft_vec_park(cpu);
     for (unsigned n = 32; n < XSAVE_MAX; n++) /* past x87's instruction and data pointers, which are host addresses */
-        if (cpu->xsave[n] != l->vec_after[n] && (n < 512 || n >= 576)) /* the header tells how the CPU tracks use */
+        if ((n < 512 || n >= 576) && cpu->xsave[n] != l->vec_after[n]) /* the header tells how the CPU tracks use */
             return differ(cpu, "vector state", l->vec_after[n], cpu->xsave[n]);
     return SOFT_OK;
 }
