@@ -699,6 +699,11 @@ static void x2apic_registers_and_their_faults(void **state)
     assert_int_equal(lapic_msr_write(cpu, 0x80b, 1), SOFT_FAULT);
     assert_int_equal(lapic_msr_write(cpu, 0x808, 0x100), SOFT_FAULT);
     assert_int_equal(lapic_msr_write(cpu, 0x830, BIT(20)), SOFT_FAULT);
+    assert_int_equal(lapic_msr_write(cpu, 0x80f, 0x1ff), SOFT_OK);
+    assert_int_equal(lapic_msr_write(cpu, 0x835, 0x5700), SOFT_OK); /* read-only status bits of LINT0 are not reserved */
+    assert_int_equal(lapic_msr_read(cpu, 0x835, &value), SOFT_OK);
+    assert_int_equal(value, 0x700);
+    assert_int_equal(lapic_msr_write(cpu, 0x837, 0x4000), SOFT_FAULT); /* the error entry has no such bit */
 }
 
 static void x2apic_destinations(void **state)

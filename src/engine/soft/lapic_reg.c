@@ -13,6 +13,7 @@ static const uint32_t lvt_bits[LVT_COUNT] = {
 };
 
 #define LVT_STATUS BIT(12)
+#define LVT_REMOTE_IRR BIT(14) /* of LINT0 and LINT1; read-only, and kernels that give up the APIC write a 1 */
 #define SVR_BITS 0x3ffU
 #define DIVIDE_BITS 0xbU
 #define ICR_BITS 0xcdfffU /* shorthand, trigger, level, status, mode, vector */
@@ -230,8 +231,11 @@ void lapic_mmio_write(struct soft_cpu *cpu, unsigned off, uint32_t value)
 /* Bits that must be 0 in a write to an x2APIC register (11.12.1.2); everything where it cannot be written. */
 static uint64_t x2apic_reserved(unsigned off)
 {
-    if (is_lvt(off))
-        return ~(uint64_t)(lvt_bits[(off - APIC_LVT) >> 4] | LVT_STATUS);
+    if (is_lvt(off)) {
+        unsigned which = (off - APIC_LVT) >> 4;
+
+        return ~(uint64_t)(lvt_bits[which] | LVT_STATUS | (which == LVT_LINT0 || which == LVT_LINT1 ? LVT_REMOTE_IRR : 0));
+    }
     switch (off) {
     case APIC_TPR:
     case APIC_SELF_IPI:
