@@ -69,7 +69,11 @@ static void resume(struct trap_frame *f, word rip, word sp)
     f->rsp = sp;
     f->rflags = flags;
 #else
-    trap_resume(f->reg, rip, flags, sp);
+    static word regs[8];
+
+    /* Out of the way: the stack to go on with may be the very one that the frame lies on. */
+    memcpy(regs, f->reg, sizeof(regs));
+    trap_resume(regs, rip, flags, sp);
 #endif
 }
 
@@ -89,7 +93,7 @@ void trap_dispatch(struct trap_frame *f)
         return;
     }
     if (f->vector == VECTOR_LEAVE_USER && from_user(f)) {
-        resume(f, f->rip, f->rsp);
+        resume(f, f->rip, try_sp); /* ring 3 may have left a stack of its own */
         return;
     }
     if (!try_resume) {

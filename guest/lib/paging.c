@@ -4,7 +4,7 @@
 
 #define POOL_PAGES 512
 
-extern uint64_t boot_pd0[512], boot_pd3[512];
+extern uint64_t boot_pd3[512];
 static uint8_t pool[POOL_PAGES][4096] __attribute__((aligned(4096)));
 static unsigned pool_used;
 

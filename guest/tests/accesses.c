@@ -1,0 +1,223 @@
+/* Memory accesses: every size at every offset around a page's end, faults in the middle, one page seen twice, code that changes. */
+#include "paging.h"
+#include "test.h"
+
+#define EDGE TEST_HIGH
+#define ALIAS (TEST_HIGH + 0x10000000)
+
+typedef uint64_t (*function)(uint64_t);
+
+static uint8_t *two_pages(void)
+{
+    uint8_t *a = page_alloc(), *b = page_alloc();
+
+    map_page(EDGE, a, PTE_P | PTE_W);
+    map_page(EDGE + PAGE_SIZE, b, PTE_P | PTE_W);
+    return (uint8_t *)EDGE;
+}
+
+static uint64_t load(const uint8_t *p, unsigned size)
+{
+    uint64_t v = 0;
+
+    switch (size) {
+    case 1: __asm__ volatile("movzbq (%1), %0" : "=r"(v) : "r"(p) : "memory"); break;
+    case 2: __asm__ volatile("movzwq (%1), %0" : "=r"(v) : "r"(p) : "memory"); break;
+    case 4: __asm__ volatile("movl (%1), %k0" : "=r"(v) : "r"(p) : "memory"); break;
+    default: __asm__ volatile("movq (%1), %0" : "=r"(v) : "r"(p) : "memory"); break;
+    }
+    return v;
+}
+
+static void store(uint8_t *p, unsigned size, uint64_t v)
+{
+    switch (size) {
+    case 1: __asm__ volatile("movb %b0, (%1)" : : "r"(v), "r"(p) : "memory"); break;
+    case 2: __asm__ volatile("movw %w0, (%1)" : : "r"(v), "r"(p) : "memory"); break;
+    case 4: __asm__ volatile("movl %k0, (%1)" : : "r"(v), "r"(p) : "memory"); break;
+    default: __asm__ volatile("movq %0, (%1)" : : "r"(v), "r"(p) : "memory"); break;
+    }
+}
+
+static uint64_t bytes_at(const uint8_t *p, unsigned size)
+{
+    uint64_t v = 0;
+
+    for (unsigned i = 0; i < size; i++)
+        v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
+
+static void every_size_and_offset(void)
+{
+    uint8_t *base = two_pages() + PAGE_SIZE;
+
+    for (unsigned i = 0; i < 128; i++)
+        base[(int)i - 64] = (uint8_t)(i * 37 + 11);
+    for (unsigned size = 1; size <= 8; size *= 2)
+        for (int off = -16; off <= 8; off++) {
+            check_eq(load(base + off, size), bytes_at(base + off, size));
+            store(base + off, size, 0x1122334455667788ULL * (uint64_t)(off + 20));
+            check_eq(load(base + off, size), bytes_at(base + off, size));
+        }
+}
+
+static void vectors_across_pages(void)
+{
+    uint8_t *base = two_pages() + PAGE_SIZE, back[16];
+
+    for (int off = -16; off <= 0; off++) {
+        for (unsigned i = 0; i < 16; i++)
+            base[off + (int)i] = (uint8_t)(i * 7 + (unsigned)(off + 16));
+        __asm__ volatile("movdqu (%0), %%xmm3; movdqu %%xmm3, (%1)" : : "r"(base + off), "r"(back) : "memory");
+        check(memcmp(back, base + off, 16) == 0);
+        __asm__ volatile("pcmpeqb %%xmm4, %%xmm4; movdqu %%xmm4, (%0)" : : "r"(base + off) : "memory");
+        check(base[off] == 0xff && base[off + 15] == 0xff);
+    }
+}
+
+static void a_crossing_store_is_all_or_nothing(void)
+{
+    uint8_t *p = map_edge(EDGE);
+
+    for (unsigned n = 1; n < 8; n++) {
+        uint8_t *at = p + PAGE_SIZE - n;
+        for (unsigned i = 0; i < n; i++)
+            at[i] = 0x5a;
+        TRY("movq %0, (%1)", : : "r"(0UL), "r"(at) : "memory");
+        check_pf(PF_W, EDGE + PAGE_SIZE);
+        for (unsigned i = 0; i < n; i++)
+            check_eq(at[i], 0x5a);
+        TRY("addq %0, (%1)", : : "r"(1UL), "r"(at) : "memory");
+        check_pf(PF_W, EDGE + PAGE_SIZE);
+        TRY("movq (%0), %%rax", : : "r"(at) : "memory", "rax");
+        check_pf(0, EDGE + PAGE_SIZE);
+    }
+}
+
+/* SDM vol. 2 REP: the elements before the fault are done, and the registers say how many. */
+static void string_instructions_stop_at_the_fault(void)
+{
+    uint8_t *p = map_edge(EDGE);
+    static uint8_t source[64];
+
+    for (unsigned i = 0; i < sizeof(source); i++)
+        source[i] = (uint8_t)(i + 1);
+    memset(p, 0, PAGE_SIZE);
+    TRY("rep movsb", : : "D"(p + PAGE_SIZE - 10), "S"(source), "c"(30) : "memory");
+    check_pf(PF_W, EDGE + PAGE_SIZE);
+    check_eq(fault.reg[7], EDGE + PAGE_SIZE);
+    check_eq(fault.reg[6], (word)source + 10);
+    check_eq(fault.reg[1], 20);
+    check(memcmp(p + PAGE_SIZE - 10, source, 10) == 0);
+    TRY("rep stosl", : : "D"(p + PAGE_SIZE - 10), "a"(0x01020304), "c"(9) : "memory");
+    check_pf(PF_W, EDGE + PAGE_SIZE);
+    check_eq(fault.reg[7], EDGE + PAGE_SIZE - 2);
+    check_eq(fault.reg[1], 7);
+    TRY("repe cmpsb", : : "D"(p + PAGE_SIZE - 2), "S"(p + PAGE_SIZE - 2), "c"(9) : "memory");
+    check_pf(0, EDGE + PAGE_SIZE);
+    check_eq(fault.reg[1], 7);
+    TRY("rep lodsq", : : "S"(p + PAGE_SIZE - 16), "c"(4) : "memory", "rax");
+    check_pf(0, EDGE + PAGE_SIZE);
+    check_eq(fault.reg[1], 2);
+    TRY("std; rep stosb; cld", : : "D"(p + 3), "a"(7), "c"(5) : "memory");
+    __asm__ volatile("cld");
+}
+
+/* --- code --- */
+
+/* mov $n, %eax; ret */
+static void write_constant(uint8_t *code, uint32_t n)
+{
+    code[0] = 0xb8;
+    memcpy(code + 1, &n, 4);
+    code[5] = 0xc3;
+}
+
+static void changed_code_runs_changed(void)
+{
+    uint8_t *code = page_alloc();
+
+    map_page(EDGE, code, PTE_P | PTE_W);
+    for (uint32_t i = 0; i < 200; i++) {
+        write_constant((uint8_t *)EDGE + 100, i);
+        check_eq(((function)(EDGE + 100))(0), i);
+    }
+}
+
+static void code_changed_through_another_mapping(void)
+{
+    uint8_t *code = page_alloc();
+
+    map_page(EDGE, code, PTE_P);
+    map_page(ALIAS, code, PTE_P | PTE_W);
+    for (uint32_t i = 0; i < 200; i++) {
+        write_constant((uint8_t *)ALIAS + 100, i);
+        check_eq(((function)(EDGE + 100))(0), i);
+        __asm__ volatile("lock incl (%0)" : : "r"(ALIAS + 101) : "memory");
+        check_eq(((function)(EDGE + 100))(0), i + 1);
+    }
+}
+
+/* The block that runs writes to its own next instruction. */
+static void a_block_may_change_itself(void)
+{
+    static const uint8_t text[] = {
+        0xc6, 0x47, 0x0a, 0x2a,       /* movb $42, 10(%rdi): the constant below */
+        0x31, 0xc0,                   /* xor %eax, %eax */
+        0x90, 0x90, 0x90,             /* nop */
+        0x83, 0xc0, 0x01,             /* add $1, %eax: offset 11 is the constant */
+        0xc3,
+    };
+    uint8_t *code = page_alloc();
+
+    map_page(EDGE, code, PTE_P | PTE_W);
+    for (unsigned i = 0; i < 20; i++) {
+        memcpy((uint8_t *)EDGE, text, sizeof(text));
+        ((uint8_t *)EDGE)[2] = 11;
+        check_eq(((function)EDGE)(EDGE), 42);
+    }
+}
+
+static void code_across_two_pages(void)
+{
+    uint8_t *base = two_pages() + PAGE_SIZE;
+
+    for (int off = -6; off <= 0; off++)
+        for (uint32_t i = 0; i < 5; i++) {
+            write_constant(base + off, i * 1000 + (uint32_t)(off + 6));
+            check_eq(((function)(word)(base + off))(0), i * 1000 + (uint32_t)(off + 6));
+        }
+}
+
+static void a_mapping_that_moves_takes_its_code_along(void)
+{
+    uint8_t *one = page_alloc(), *two = page_alloc();
+
+    write_constant(one, 1);
+    write_constant(two, 2);
+    for (unsigned i = 0; i < 50; i++) {
+        map_page(EDGE, i & 1 ? two : one, PTE_P);
+        check_eq(((function)EDGE)(0), (i & 1) + 1);
+    }
+}
+
+static void fetch_across_a_page_faults_at_the_second(void)
+{
+    uint8_t *p = map_edge(EDGE);
+
+    p[PAGE_SIZE - 2] = 0xb8;
+    TRY("call *%0", : : "r"(p + PAGE_SIZE - 2) : "memory", "rax");
+    check(fault_count == 1 && fault.vector == EXC_PF);
+    check_eq(fault.cr2, EDGE + PAGE_SIZE);
+    check_eq(fault.rip, EDGE + PAGE_SIZE - 2);
+}
+
+GUEST_TESTS({"every size at every offset", every_size_and_offset}, {"vectors across pages", vectors_across_pages},
+            {"a crossing store is all or nothing", a_crossing_store_is_all_or_nothing},
+            {"string instructions stop at the fault", string_instructions_stop_at_the_fault},
+            {"changed code runs changed", changed_code_runs_changed},
+            {"code changed through another mapping", code_changed_through_another_mapping},
+            {"a block may change itself", a_block_may_change_itself}, {"code across two pages", code_across_two_pages},
+            {"a mapping that moves takes its code along", a_mapping_that_moves_takes_its_code_along},
+            {"a fetch across a page faults at the second", fetch_across_a_page_faults_at_the_second})
