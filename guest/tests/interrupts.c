@@ -275,4 +275,4 @@ GUEST_TESTS({"the APIC timer runs once", one_shot_timer}, {"the APIC timer runs 
             {"the PIT through the 8259 pair", pit_through_the_8259}, {"the PIT through the I/O APIC", pit_through_the_io_apic},
             {"the RTC's periodic interrupt", rtc_alarm_line}, {"HLT wakes up", hlt_wakes_up}, {"STI has a shadow", sti_shadow},
             {"STI CLI lets nothing in", sti_cli_lets_nothing_in}, {"POPF opens at once", popf_opens_at_once},
-            {"tight loops are interrupted", tight_loops_are_interrupted})
+            {"tight loops are interrupted", tight_loops_are_interrupted});
