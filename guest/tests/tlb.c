@@ -248,12 +248,14 @@ static void cr3_and_cr4_reserved_bits(void)
 {
     TRY("mov %0, %%cr4", : : "r"(read_cr4() | BIT(40)) : "memory");
     check_fault_but_qemu(EXC_GP, 0, "reserved bits of CR4 are not checked");
+    if (cpu_is_tcg()) /* which takes what follows, and is lost then */
+        return;
     TRY("mov %0, %%cr4", : : "r"(read_cr4() & ~(word)CR4_PAE) : "memory"); /* not in long mode */
-    check_fault_but_qemu(EXC_GP, 0, "PAE may be cleared in long mode");
+    check_fault(EXC_GP, 0);
     TRY("mov %0, %%cr0", : : "r"(read_cr0() & ~(word)CR0_PE) : "memory"); /* PG without PE */
-    check_fault_but_qemu(EXC_GP, 0, "impossible values of CR0 are not checked");
+    check_fault(EXC_GP, 0);
     TRY("mov %0, %%cr0", : : "r"((read_cr0() | CR0_NW) & ~(word)CR0_CD) : "memory"); /* NW without CD */
-    check_fault_but_qemu(EXC_GP, 0, "impossible values of CR0 are not checked");
+    check_fault(EXC_GP, 0);
 }
 
 GUEST_TESTS({"INVLPG forgets a page", invlpg_forgets_one_page}, {"INVLPG forgets a large page whole", invlpg_of_a_large_page},
