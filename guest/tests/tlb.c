@@ -246,10 +246,10 @@ static void upper_level_changes(void)
 
 static void cr3_and_cr4_reserved_bits(void)
 {
+    if (cpu_is_tcg())
+        test_skip("TCG takes them all and is lost then");
     TRY("mov %0, %%cr4", : : "r"(read_cr4() | BIT(40)) : "memory");
-    check_fault_but_qemu(EXC_GP, 0, "reserved bits of CR4 are not checked");
-    if (cpu_is_tcg()) /* which takes what follows, and is lost then */
-        return;
+    check_fault(EXC_GP, 0);
     TRY("mov %0, %%cr4", : : "r"(read_cr4() & ~(word)CR4_PAE) : "memory"); /* not in long mode */
     check_fault(EXC_GP, 0);
     TRY("mov %0, %%cr0", : : "r"(read_cr0() & ~(word)CR0_PE) : "memory"); /* PG without PE */
