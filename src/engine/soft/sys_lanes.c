@@ -166,7 +166,6 @@ int sys_maskmov_bytes(struct soft_cpu *cpu, const struct insn *insn)
     unsigned lanes = insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16, seg = sys_prefix_scan(insn).seg;
     uint8_t source[VECTOR_BYTES], vector[VECTOR_BYTES];
     uint64_t ea_mask = size_mask(insn->addrsize), ea = cpu->gpr[GPR_RDI] & ea_mask, mask;
-    gva_t gva;
     int result;
 
     soft_vec_park(cpu);
@@ -175,9 +174,7 @@ int sys_maskmov_bytes(struct soft_cpu *cpu, const struct insn *insn)
     read_maskmov_operand(cpu, insn, 0, source);
     read_maskmov_operand(cpu, insn, 1, vector);
     mask = sign_mask(vector, lanes, 1);
-    result = soft_linear(cpu, seg, ea, 1, true, &gva);
-    if (result == SOFT_OK)
-        result = soft_check_alignment(cpu, gva, lanes);
+    result = soft_check_alignment(cpu, ea + (cpu->code_bits == 64 && seg < SEG_FS ? 0 : cpu->seg[seg].base), lanes);
     if (result == SOFT_OK)
         result = check_lanes(cpu, seg, ea, ea_mask, 1, mask);
     for (unsigned i = 0; i < lanes && result == SOFT_OK; i++)
