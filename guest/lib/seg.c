@@ -8,7 +8,7 @@ void seg_reload(void);
 extern uint8_t vector_table[256][16];
 
 #ifdef __x86_64__
-#define KCODE_BITS DESC_L
+#define KCODE_BITS (DESC_L | DESC_G)
 #else
 #define KCODE_BITS (DESC_DB | DESC_G)
 #endif
@@ -20,7 +20,7 @@ static const uint64_t fresh_gdt[SEL_TEST / 8] = {
     0xf0000 * BIT(32) | 0xffff | FLAT | DESC_DATA,
     0xf0000 * BIT(32) | 0xffff | FLAT | DESC_CODE | DESC_DPL(3),
     0xf0000 * BIT(32) | 0xffff | FLAT | DESC_DATA | DESC_DPL(3),
-    0xf0000 * BIT(32) | 0xffff | DESC_P | DESC_CODE | DESC_L | DESC_DPL(3),
+    0xf0000 * BIT(32) | 0xffff | DESC_P | DESC_CODE | DESC_L | DESC_G | DESC_DPL(3),
     0xf0000 * BIT(32) | 0xffff | FLAT | DESC_CODE,
     0xffff | DESC_P | DESC_CODE, /* 16-bit, base 0, 64 KiB */
     0xffff | DESC_P | DESC_DATA,
