@@ -10,10 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/terminal.h"
 
 #define READ_BYTES 1024
+#define LOOK_NS (NS_PER_SEC / 4)
+#define FLUSH_NS (2 * NS_PER_SEC)
 #define CAREFUL_BYTES 256 /* what a terminal or pipe that says POLLOUT takes without blocking */
 
 /* --- output --- */
@@ -76,6 +79,18 @@ static void out_ready(struct loop_fd *fd, uint32_t events)
     loop_remove_fd(c->loop, &c->out);
     c->out_watched = false;
     uart16550_out_ready(c->uart);
+}
+
+void console_flush(struct console *c)
+{
+    uint64_t now, deadline = clock_monotonic_ns() + FLUSH_NS;
+
+    while (uart16550_drain(c->uart) && c->out.fd >= 0 && (now = clock_monotonic_ns()) < deadline) {
+        struct pollfd p = {.fd = c->out.fd, .events = POLLOUT};
+
+        if (poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1) < 0 && errno != EINTR)
+            return;
+    }
 }
 
 /*
@@ -141,6 +156,13 @@ static void take_keys(struct console *c, const uint8_t *keys, size_t n)
     push_pending(c);
 }
 
+static void go_to_background(struct console *c)
+{
+    c->in_background = true;
+    c->escapes = false;
+    loop_timer_set(&c->look, clock_monotonic_ns() + LOOK_NS);
+}
+
 /* One read. False when there is no more for now. */
 static bool read_some(struct console *c)
 {
@@ -157,13 +179,17 @@ static bool read_some(struct console *c)
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
+    if (n < 0 && errno == EIO && terminal_is_there() && !terminal_is_ours()) {
+        go_to_background(c);
+        return false;
+    }
     in_close(c); /* the end of the input; the guest goes on */
     return false;
 }
 
 static void watch_input(struct console *c)
 {
-    bool wanted = c->in.fd >= 0 && c->in_pollable && (c->escapes || c->pending_count < CONSOLE_PENDING);
+    bool wanted = c->in.fd >= 0 && c->in_pollable && !c->in_background && (c->escapes || c->pending_count < CONSOLE_PENDING);
 
     if (wanted && !c->in_watched)
         c->in_watched = loop_add_fd(c->loop, &c->in) == 0;
@@ -171,6 +197,22 @@ static void watch_input(struct console *c)
         loop_remove_fd(c->loop, &c->in);
         c->in_watched = false;
     }
+}
+
+static void to_foreground(struct console *c)
+{
+    if (terminal_make_raw()) {
+        c->in_background = false;
+        c->escapes = true;
+    } else {
+        go_to_background(c);
+    }
+    watch_input(c);
+}
+
+static void look_for_foreground(struct loop_timer *timer)
+{
+    to_foreground(container_of(timer, struct console, look));
 }
 
 static void in_ready(struct loop_fd *fd, uint32_t events)
@@ -198,12 +240,14 @@ int console_init(struct console *c, const struct config *config, struct loop *lo
                  void (*on_escape)(void *opaque, enum escape_action), void *opaque, struct err *e)
 {
     *c = (struct console){.loop = loop, .on_escape = on_escape, .opaque = opaque};
+    loop_timer_init(loop, &c->look, look_for_foreground);
     c->in = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = in_ready};
     c->out = (struct loop_fd){.fd = -1, .events = EPOLLOUT, .ready = out_ready};
     switch (config->console) {
     case CONSOLE_NONE: return 0;
     case CONSOLE_FILE:
-        c->out.fd = open(config->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0666);
+        /* Without blocking: a FIFO that nobody reads is an error rather than a reason to wait. */
+        c->out.fd = open(config->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
         if (c->out.fd < 0)
             return err_set(e, errno, "cannot write the console to %.300s: %s", config->console_path, strerror(errno));
         c->out_owned = true;
@@ -211,17 +255,19 @@ int console_init(struct console *c, const struct config *config, struct loop *lo
     case CONSOLE_TTY: break;
     }
     open_standard_output(c);
-    c->escapes = terminal_make_raw();
-    if (fcntl(STDIN_FILENO, F_GETFD) >= 0)
-        c->in.fd = STDIN_FILENO;
+    c->in.fd = STDIN_FILENO;
+    if (terminal_is_there())
+        to_foreground(c);
     return 0;
 }
 
 void console_fini(struct console *c)
 {
     in_close(c);
+    loop_timer_cancel(&c->look);
     if (c->out_watched)
         loop_remove_fd(c->loop, &c->out);
+    c->out_watched = false;
     if (c->out_owned && c->out.fd >= 0)
         close(c->out.fd);
     c->out.fd = -1;
@@ -242,6 +288,8 @@ int console_start(struct console *c, struct uart16550 *uart, struct err *e)
         return 0;
     error = loop_add_fd(c->loop, &c->in);
     c->in_watched = c->in_pollable = error == 0;
+    if (!error)
+        watch_input(c);
     if (error == -EPERM) { /* not pollable */
         console_room(c);
         return 0;
@@ -257,6 +305,6 @@ void console_suspend(struct console *c)
 
 void console_resume(struct console *c)
 {
-    if (c->escapes)
-        terminal_make_raw();
+    if (c->in.fd >= 0 && terminal_is_there())
+        to_foreground(c);
 }

@@ -18,6 +18,8 @@ struct console {
     bool out_owned;         /* ours to close */
     bool out_may_block;     /* no descriptor of its own that does not block: ask before each write */
     bool escapes;           /* standard input is a terminal, raw */
+    bool in_background;     /* it is a terminal that another job has: left alone until this one is in front again */
+    struct loop_timer look; /* ... which nobody tells us */
     struct escape escape;
     size_t pending_count;   /* input that the guest has not taken yet */
     uint8_t pending[CONSOLE_PENDING];
@@ -25,15 +27,21 @@ struct console {
     void *opaque;
 };
 
-/* Opens what the configuration asks for and makes a terminal raw. 0 or -errno with a sentence. Everything here: the loop's thread. */
+/*
+ * Opens what the configuration asks for and makes a terminal raw. 0 or -errno with a sentence. The loop outlives the console. Everything
+ * here: the loop's thread.
+ */
 int console_init(struct console *, const struct config *, struct loop *, void (*on_escape)(void *opaque, enum escape_action),
                  void *opaque, struct err *);
 void console_fini(struct console *); /* the terminal is as before */
 
-/* What the UART calls; console_start() then begins to read input for it. */
+/* What the UART calls, from console_start() on, which begins to read input for it. */
 struct uart16550_host console_host(struct console *);
 int console_start(struct console *, struct uart16550 *, struct err *);
 
-/* Around a stop of the whole process (SIGTSTP). */
+/* The VM has ended: what the UART still holds is written, as long as somebody takes it. Gives up after FLUSH_NS. */
+void console_flush(struct console *);
+
+/* Around a stop of the whole process (SIGTSTP, SIGCONT), or a look at the terminal as others use it. */
 void console_suspend(struct console *);
 void console_resume(struct console *);

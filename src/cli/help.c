@@ -9,16 +9,18 @@ static const char statuses[] = "  0  the guest powered off (or rebooted, with --
                                "  1  the host failed: a file, memory, a terminal\n"
                                "  2  the command line or the configuration is wrong\n"
                                "  3  the guest triple-faulted\n"
-                               "  4  the guest's kernel panicked and would not reboot\n"
+                               "  4  the guest's kernel panicked and would not reboot, as it says on the\n"
+                               "     serial console (\"---[ end Kernel panic ...\")\n"
                                "  5  the engine could not go on\n"
                                "  (v << 1) | 1  the guest wrote v to port 0xf4 (--debug-exit)\n"
-                               "  128 + n  umbra was ended by signal n\n";
+                               "  128 + n  umbra was ended by signal n (143: SIGTERM)\n";
 
 static const char standard_input[] =
     "The serial console is standard input and output. On a terminal, Ctrl-a is the\n"
     "escape key. Standard input may as well be a pipe, a file, /dev/null or closed:\n"
     "what it holds is typed into the guest, there is no escape key then, and at its\n"
-    "end the guest goes on.\n";
+    "end the guest goes on. A serial line does not tell the window's size: in the\n"
+    "guest, 'resize' asks the terminal for it (the default guest does so by itself).\n";
 
 void help_umbra(FILE *f)
 {

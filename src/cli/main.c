@@ -1,7 +1,9 @@
 /* umbra: finds the command and hands over. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
@@ -33,8 +35,19 @@ static const struct {
     {"-V", version},        {"--man-page", help_man}, {"--bash-completion", help_completion},
 };
 
+/* The number of a closed one would go to the next file that is opened, which would then get messages. */
+static bool open_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!open_standard_files())
+        return EXIT_FAILURE;
     if (argc < 2) {
         log_error("a command is missing: 'umbra run' boots a guest, 'umbra --help' tells the rest");
         return EXIT_USAGE;
@@ -43,8 +56,12 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-        if (strcmp(argv[1], texts[i].name) == 0)
-            return print(texts[i].text);
+        if (strcmp(argv[1], texts[i].name) == 0) {
+            if (argc == 2)
+                return print(texts[i].text);
+            log_error("umbra %s takes no arguments, but was given '%.100s'", argv[1], argv[2]);
+            return EXIT_USAGE;
+        }
     log_error("unknown command '%.100s': there are run and probe; 'umbra --help' tells more", argv[1]);
     return EXIT_USAGE;
 }

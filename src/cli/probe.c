@@ -2,11 +2,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
-#include <linux/kvm.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,6 +13,7 @@
 #include "base/log.h"
 #include "base/types.h"
 #include "cli/cli.h"
+#include "cli/host_kvm.h"
 #include "cpu/engine.h"
 #include "engine/soft/cpuid.h"
 
@@ -42,47 +41,22 @@ static void row_folded(const char *name, char *words)
     putchar('\n');
 }
 
-static bool cpu_has_flag(const char *wanted)
-{
-    size_t len = strlen(wanted);
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    char *line = NULL;
-    size_t size = 0;
-    bool found = false;
-
-    while (f && !found && getline(&line, &size, f) > 0) {
-        if (strncmp(line, "flags", 5) != 0)
-            continue;
-        for (const char *p = line; (p = strstr(p, wanted)) && !found; p += len)
-            found = p[-1] == ' ' && (p[len] == ' ' || p[len] == '\n');
-        break;
-    }
-    free(line);
-    if (f)
-        fclose(f);
-    return found;
-}
-
 static void probe_kvm(void)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    struct host_kvm kvm;
     char text[160];
 
-    if (fd < 0) {
-        snprintf(text, sizeof(text), errno == ENOENT ? "absent: this host has no /dev/kvm" : "/dev/kvm is there, but: %s",
-                 strerror(errno));
-        row("KVM", text);
-        return;
-    }
-    if (cpu_has_flag("vmx") || cpu_has_flag("svm"))
-        snprintf(text, sizeof(text), "present, API version %d, hardware-assisted; this version of umbra has no engine for it yet",
-                 ioctl(fd, KVM_GET_API_VERSION, 0));
+    host_kvm_look(&kvm);
+    if (!kvm.usable)
+        snprintf(text, sizeof(text), kvm.error == ENOENT ? "absent: this host has no /dev/kvm" : "/dev/kvm is there, but: %s",
+                 strerror(kvm.error));
+    else if (kvm.assisted)
+        snprintf(text, sizeof(text), "present, API version %d, hardware-assisted; this version of umbra has no engine for it yet", kvm.api);
     else
         snprintf(text, sizeof(text),
                  "present, API version %d, not hardware-assisted: the CPU shows neither vmx nor svm, so guest kernels would be emulated",
-                 ioctl(fd, KVM_GET_API_VERSION, 0));
+                 kvm.api);
     row("KVM", text);
-    close(fd);
 }
 
 static void probe_node(const char *name, const char *path)
@@ -173,7 +147,7 @@ static void probe_soft(void)
     row("software engine", caps.usable ? "usable" : caps.why);
     if (caps.usable && cpuid_describe(features, sizeof(features)) > 0)
         row_folded("  CPU features", features);
-    row("--engine auto", caps.usable ? "takes the software engine" : "finds no engine here");
+    row("--engine auto", caps.usable ? "takes the software engine, the only one of this version" : "finds no engine here");
 }
 
 int cli_probe(int argc, char **argv)

@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/console.h"
+#include "cli/host_kvm.h"
+#include "cli/terminal.h"
 #include "config/options.h"
 #include "cpu/stats.h"
 #include "machine/machine.h"
@@ -106,11 +108,18 @@ static int parse(struct config *c, int argc, char **argv, bool files, struct err
     return 0;
 }
 
+/* A value that reads --help is none: --append --help. */
 static bool wants_help(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc; i++) {
+        struct flag flag;
+        struct err e;
+
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return true;
+        if (next_flag(argc, argv, &i, &flag, &e) != 0)
+            continue; /* parse() will complain */
+    }
     return false;
 }
 
@@ -160,17 +169,21 @@ static void on_signal(struct loop_fd *fd, uint32_t events)
         return;
     if (info.ssi_signo == SIGTSTP) {
         console_suspend(&r->console);
-        raise(SIGSTOP); /* goes on here after SIGCONT */
+        raise(SIGSTOP);
+    } else if (info.ssi_signo == SIGCONT) { /* whatever stopped us: a shell may have changed the terminal */
         console_resume(&r->console);
-        return;
+    } else {
+        char text[64];
+
+        snprintf(text, sizeof(text), "ended by signal %u (%s)", info.ssi_signo, strsignal((int)info.ssi_signo));
+        vm_request_end(&r->machine.vm, VM_END_QUIT, 128 + (int)info.ssi_signo, text);
     }
-    vm_request_end(&r->machine.vm, VM_END_QUIT, 128 + (int)info.ssi_signo, NULL);
 }
 
 /* Before the first thread: all of them inherit the mask. */
 static int signals_init(struct run *r, struct err *e)
 {
-    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP};
+    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
     sigset_t set, blocked;
 
     sigemptyset(&set);
@@ -178,6 +191,7 @@ static int signals_init(struct run *r, struct err *e)
         sigaddset(&set, handled[i]);
     blocked = set;
     sigaddset(&blocked, SIGTTOU); /* a terminal may be given back from the background */
+    sigaddset(&blocked, SIGTTIN); /* and reading from it there is an error, not a stop */
     signal(SIGPIPE, SIG_IGN);
     sigprocmask(SIG_BLOCK, &blocked, NULL);
     r->signals = (struct loop_fd){.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = EPOLLIN, .ready = on_signal};
@@ -207,13 +221,13 @@ static int write_statistics(struct run *r, struct err *e)
 
 static int set_up(struct run *r, struct err *e)
 {
-    struct uart16550_host host;
-    int error = console_init(&r->console, &r->config, r->machine.vm.loop, on_escape, r, e);
+    const struct uart16550_host host = console_host(&r->console);
+    int error = machine_init_devices(&r->machine, &host, e);
 
     if (error)
         return error;
-    host = console_host(&r->console);
-    error = machine_init_devices(&r->machine, &host, e);
+    /* Late, so that what is wrong with the rest leaves no file behind and no terminal in disorder. */
+    error = console_init(&r->console, &r->config, r->machine.vm.loop, on_escape, r, e);
     if (!error)
         error = loop_add_fd(r->machine.vm.loop, &r->signals);
     if (!error)
@@ -221,31 +235,56 @@ static int set_up(struct run *r, struct err *e)
     return error;
 }
 
-/* The exit status; e has the sentence when the host failed. */
-static int run_machine(struct run *r, struct err *e)
+/* Runs it, and says how it ended. *status: umbra's exit status. 0 or -errno with a sentence when the host failed. */
+static int run_machine(struct run *r, int *status, struct err *e)
 {
-    int error = machine_init(&r->machine, &r->config, e);
+    int error = machine_run(&r->machine, e);
 
-    if (error)
-        goto close_signals;
-    error = set_up(r, e);
-    if (!error)
-        error = machine_run(&r->machine, e);
+    console_flush(&r->console);
     console_fini(&r->console);
-    if (!error && r->config.stats)
-        error = write_statistics(r, e);
-    if (!error && r->machine.vm.end_text[0] && r->machine.vm.end != VM_END_RESET)
-        log_error("%s", r->machine.vm.end_text);
-    int status = machine_exit_status(&r->machine);
-    machine_fini(&r->machine);
+    if (error)
+        return error;
+    if (r->machine.vm.end_text[0])
+        log_info("%s", r->machine.vm.end_text);
+    *status = machine_exit_status(&r->machine);
+    return r->config.stats ? write_statistics(r, e) : 0;
+}
+
+/* What auto took, where that is not plain. */
+static void say_engine(const struct config *config)
+{
+    struct host_kvm kvm;
+
+    host_kvm_look(&kvm);
+    if (config->engine != ENGINE_AUTO || !kvm.usable)
+        return;
+    if (kvm.assisted)
+        log_info("the software engine runs this guest: this version has no engine for the /dev/kvm of this host");
+    else
+        log_info("the software engine runs this guest: the /dev/kvm of this host has no hardware behind it");
+}
+
+/* The exit status. */
+static int build_and_run(struct run *r)
+{
+    struct err e;
+    int status = EXIT_FAILURE, error = machine_init(&r->machine, &r->config, &e);
+
     if (!error) {
-        close(r->signals.fd);
-        return status;
+        error = set_up(r, &e);
+        if (!error) {
+            say_engine(&r->config);
+            error = run_machine(r, &status, &e);
+        } else {
+            console_fini(&r->console);
+        }
+        machine_fini(&r->machine);
     }
-close_signals:
-    close(r->signals.fd);
-    log_error("%s", e->text);
-    return EXIT_FAILURE;
+    if (error) {
+        log_error("%s", e.text);
+        status = EXIT_FAILURE;
+    }
+    return status;
 }
 
 int cli_run(int argc, char **argv)
@@ -256,7 +295,7 @@ int cli_run(int argc, char **argv)
 
     if (wants_help(argc, argv)) {
         help_run(stdout);
-        return EXIT_SUCCESS;
+        return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
     }
     config_init(&run.config);
     error = parse(&run.config, argc, argv, true, &e);
@@ -270,12 +309,14 @@ int cli_run(int argc, char **argv)
         return EXIT_USAGE;
     }
     prctl(PR_SET_NAME, run.config.name);
+    terminal_init();
     error = signals_init(&run, &e);
     if (error) {
         log_error("%s", e.text);
         status = EXIT_FAILURE;
     } else {
-        status = run_machine(&run, &e);
+        status = build_and_run(&run);
+        close(run.signals.fd);
     }
     config_fini(&run.config);
     return status;

@@ -1,6 +1,7 @@
 /* The terminal on standard input, and the promise to give it back. */
 #include "cli/terminal.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <termios.h>
@@ -29,28 +30,36 @@ static void on_fatal(int signo)
     raise(signo);
 }
 
-static void restore_at_exit(void)
+void terminal_init(void)
 {
     static const int fatal[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-    static bool done;
 
-    if (done)
-        return;
-    done = true;
     atexit(terminal_restore);
     for (unsigned i = 0; i < ARRAY_SIZE(fatal); i++)
         signal(fatal[i], on_fatal);
+}
+
+bool terminal_is_there(void)
+{
+    return isatty(STDIN_FILENO);
+}
+
+/* ENOTTY: a terminal that controls no session of ours. It sends no signals either. */
+bool terminal_is_ours(void)
+{
+    pid_t group = tcgetpgrp(STDIN_FILENO);
+
+    return group < 0 ? errno == ENOTTY : group == getpgrp();
 }
 
 bool terminal_make_raw(void)
 {
     struct termios raw;
 
-    if (is_raw)
-        return true;
-    if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp() || tcgetattr(STDIN_FILENO, &found) != 0)
+    if (!terminal_is_there() || !terminal_is_ours())
         return false;
-    restore_at_exit();
+    if (!is_raw && tcgetattr(STDIN_FILENO, &found) != 0)
+        return false;
     raw = found;
     cfmakeraw(&raw);
     raw.c_cc[VMIN] = 1;

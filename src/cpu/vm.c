@@ -24,23 +24,24 @@ static void stop_loop(void *loop)
 
 void vm_request_end(struct vm *vm, enum vm_end end, int value, const char *text)
 {
-    bool first;
+    bool heard;
 
     pthread_mutex_lock(&vm->lock);
-    first = vm->end == VM_RUNNING;
-    if (first) {
+    /* A guest that does nothing but reset must not be the first each time. */
+    heard = vm->end == VM_RUNNING || (vm->end == VM_END_RESET && end == VM_END_QUIT);
+    if (heard) {
         vm->end = end;
         vm->end_value = value;
         snprintf(vm->end_text, sizeof(vm->end_text), "%s", text ? text : "");
     }
     /* The guest asked for its last instruction: it shall not run on until the loop's thread gets here. */
-    for (unsigned i = 0; first && i < vm->vcpu_count; i++) {
+    for (unsigned i = 0; heard && i < vm->vcpu_count; i++) {
         if (!vm->vcpus[i])
             continue;
         atomic_fetch_or(&vm->vcpus[i]->requests, VCPU_PAUSE);
         vm->engine->kick(vm->vcpus[i]); /* engines never take the lock */
     }
     pthread_mutex_unlock(&vm->lock);
-    if (first && vm->loop)
+    if (heard && vm->loop)
         loop_post(vm->loop, stop_loop, vm->loop);
 }

@@ -85,7 +85,7 @@ void vm_init(struct vm *);
 void vm_fini(struct vm *);
 
 /*
- * Any thread. Ask for the end (the first one wins) or a reset; returns at once: the vCPUs are told to stand, and loop_run() returns on the
+ * Any thread. Ask for the end or a reset (the first one wins, but a quit takes the place of a reset); returns at once: the vCPUs are told to stand, and loop_run() returns on the
  * loop's thread, which looks at vm->end and carries it out.
  */
 void vm_request_end(struct vm *, enum vm_end, int value, const char *text);

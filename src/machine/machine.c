@@ -20,7 +20,7 @@
 
 static void on_reset(void *opaque)
 {
-    vm_request_end(opaque, VM_END_RESET, 0, "the guest reset the machine");
+    vm_request_end(opaque, VM_END_RESET, 0, "the guest reset the machine (--no-reboot)");
 }
 
 static void on_power_off(void *opaque)
@@ -259,11 +259,28 @@ static void debug_exit_part_fini(struct machine *m)
         debug_exit_fini(&m->debug_exit);
 }
 
+/* The vCPUs stand. */
+static int place_kernel(struct machine *m, struct err *e)
+{
+    const struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.config.cpus}};
+    static const size_t align = _Alignof(struct cpu_state);
+    struct cpu_state *bsp = aligned_alloc(align, ALIGN_UP(sizeof(*bsp), align));
+    int error;
+
+    if (!bsp)
+        return err_set(e, ENOMEM, "no memory for the state of a CPU");
+    error = boot_place(m->image, &what, bsp, e);
+    if (!error)
+        error = vcpu_set_state(m->vm.vcpus[0], bsp, CPU_ALL);
+    free(bsp);
+    return error;
+}
+
 /* Built from the top, taken apart from the bottom. */
 static const struct part {
     const char *name;
     int (*init)(struct machine *, struct err *); /* 0 or -errno; cleans up after itself on failure */
-    void (*fini)(struct machine *);
+    void (*fini)(struct machine *);              /* NULL: it leaves nothing that needs it */
 } parts[] = {
     {"kernel", image_init, image_fini},                 /* first: the most likely to be wrong, and needs nothing */
     {"memory", memory_init, memory_fini},
@@ -280,6 +297,7 @@ static const struct part {
     {"reset_ctl", reset_ctl_part_init, reset_ctl_part_fini},
     {"acpi_pm", acpi_pm_part_init, acpi_pm_part_fini},
     {"debug_exit", debug_exit_part_init, debug_exit_part_fini},
+    {"boot", place_kernel, NULL},                       /* last, but not later: a kernel that does not fit is found out here */
 };
 
 /* Every device with state, in the order of their reset: interrupt controllers last, after the lines have gone down. */
@@ -326,29 +344,13 @@ int machine_init_devices(struct machine *m, const struct uart16550_host *console
 void machine_fini(struct machine *m)
 {
     while (m->built > 0)
-        parts[--m->built].fini(m);
+        if (parts[--m->built].fini)
+            parts[m->built].fini(m);
     loop_free(m->vm.loop);
     vm_fini(&m->vm);
 }
 
 /* --- running --- */
-
-/* The vCPUs stand. */
-static int place_kernel(struct machine *m, struct err *e)
-{
-    const struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.config.cpus}};
-    static const size_t align = _Alignof(struct cpu_state);
-    struct cpu_state *bsp = aligned_alloc(align, ALIGN_UP(sizeof(*bsp), align));
-    int error;
-
-    if (!bsp)
-        return err_set(e, ENOMEM, "no memory for the state of a CPU");
-    error = boot_place(m->image, &what, bsp, e);
-    if (!error)
-        error = vcpu_set_state(m->vm.vcpus[0], bsp, CPU_ALL);
-    free(bsp);
-    return error;
-}
 
 static void reset_devices(struct machine *m)
 {
@@ -357,29 +359,27 @@ static void reset_devices(struct machine *m)
     m->panic = (struct panic_watch){0};
 }
 
-static enum vm_end how_it_ended(struct vm *vm)
+/* True when it stopped for a reset that is to be carried out; it then counts as running again. */
+static bool take_reset(struct vm *vm)
 {
-    enum vm_end end;
+    bool reset;
 
     pthread_mutex_lock(&vm->lock);
-    end = vm->end;
-    if (end == VM_END_RESET && !vm->config.no_reboot)
+    reset = vm->end == VM_END_RESET && !vm->config.no_reboot;
+    if (reset)
         vm->end = VM_RUNNING;
     pthread_mutex_unlock(&vm->lock);
-    return end;
+    return reset;
 }
 
 int machine_run(struct machine *m, struct err *e)
 {
     struct vm *vm = &m->vm;
-    enum vm_end end;
+    bool again;
     int error;
 
     vm->started_ns = clock_monotonic_ns();
     do {
-        error = place_kernel(m, e);
-        if (error)
-            break;
         vcpu_resume_all(vm);
         error = loop_run(vm->loop);
         vcpu_pause_all(vm);
@@ -387,10 +387,12 @@ int machine_run(struct machine *m, struct err *e)
             err_set(e, -error, "the I/O loop cannot go on: %s", strerror(-error));
             break;
         }
-        end = how_it_ended(vm);
-        if (end == VM_END_RESET)
+        again = take_reset(vm);
+        if (again) {
             reset_devices(m);
-    } while (end == VM_END_RESET && !vm->config.no_reboot);
+            error = place_kernel(m, e);
+        }
+    } while (again && !error);
     uart16550_drain(&m->uart);
     return error;
 }

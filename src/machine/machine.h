@@ -38,17 +38,17 @@ struct machine {
 };
 
 /*
- * Builds everything. The configuration's strings are borrowed for the machine's life. The loop is made first (machine->vm.loop), so
- * that the console may be set up before machine_init_devices(); both are called on the thread that will run the loop. 0 or -errno with
- * a sentence; after a failure only machine_fini() may follow.
+ * machine_init() makes the loop (machine->vm.loop), machine_init_devices() builds everything else and places the kernel; both are called
+ * on the thread that will run the loop. The configuration's strings are borrowed for the machine's life; the console is first called when
+ * the machine runs. 0 or -errno with a sentence; after a failure only machine_fini() may follow.
  */
 int machine_init(struct machine *, const struct config *, struct err *);
 int machine_init_devices(struct machine *, const struct uart16550_host *console, struct err *);
 void machine_fini(struct machine *);
 
 /*
- * Places the kernel, lets the vCPUs run and serves the loop until the VM ends; resets are carried out in here. The calling thread
- * becomes the loop's. vm.end then tells how it ended. 0, or -errno with a sentence when the host could not go on.
+ * Lets the vCPUs run and serves the loop until the VM ends; resets are carried out in here. The calling thread becomes the loop's.
+ * vm.end then tells how it ended. 0, or -errno with a sentence when the host could not go on.
  */
 int machine_run(struct machine *, struct err *);
 
