@@ -84,9 +84,9 @@ static inline void print_case(const struct insn_case *c)
     for (unsigned i = 0; i < (c->decoded ? c->z.length : INSN_MAX_LEN); i++)
         printf(" %02x", c->code.bytes[i]);
     printf(": %s\n  at 0x%llx with rflags 0x%llx fs 0x%llx gs 0x%llx fcw 0x%x fsw 0x%x mxcsr 0x%x xstate_bv 0x%llx", text,
-           (unsigned long long)c->in.rip, (unsigned long long)c->in.rflags, (unsigned long long)c->fs_base,
-           (unsigned long long)c->gs_base, vec_get16(c->in.image + FX_FCW), vec_get16(c->in.image + FX_FSW),
-           vec_get32(c->in.image + FX_MXCSR), (unsigned long long)vec_get64(c->in.image + XSAVE_HEADER));
+           (unsigned long long)c->in.rip, (unsigned long long)c->in.rflags, (unsigned long long)c->fs_base, (unsigned long long)c->gs_base,
+           vec_get16(c->in.image + FX_FCW), vec_get16(c->in.image + FX_FSW), vec_get32(c->in.image + FX_MXCSR),
+           (unsigned long long)vec_get64(c->in.image + XSAVE_HEADER));
     for (unsigned i = 0; i < GPR_COUNT; i++)
         printf("%s%s 0x%llx", i % 4 ? " " : "\n    ", gpr_names[i], (unsigned long long)c->in.gpr[i]);
     printf("\n");
@@ -126,8 +126,8 @@ static inline bool compare_images(const struct soft_cpuid *model, uint8_t *host,
 }
 
 /* Prints every difference; true when there is one. Both images are brought into canonical form. */
-static inline bool compare_outcomes(const struct insn_case *c, const struct soft_cpuid *model, struct outcome *host,
-                                    struct outcome *other, bool by_cpu, bool translated, const char *who)
+static inline bool compare_outcomes(const struct insn_case *c, const struct soft_cpuid *model, struct outcome *host, struct outcome *other,
+                                    bool by_cpu, bool translated, const char *who)
 {
     bool bad = false;
 

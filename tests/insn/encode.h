@@ -4,8 +4,23 @@
 #include "engine/soft/insn.h"
 #include "rng.h"
 
-enum source { SRC_ONE_BYTE, SRC_0F, SRC_0F38, SRC_0F3A, SRC_X87, SRC_SSE, SRC_VEX, SRC_EVEX, SRC_STRING, SRC_STACK,
-              SRC_BRANCH, SRC_BITS, SRC_LANES, SRC_BYTES, SRC_COUNT };
+enum source {
+    SRC_ONE_BYTE,
+    SRC_0F,
+    SRC_0F38,
+    SRC_0F3A,
+    SRC_X87,
+    SRC_SSE,
+    SRC_VEX,
+    SRC_EVEX,
+    SRC_STRING,
+    SRC_STACK,
+    SRC_BRANCH,
+    SRC_BITS,
+    SRC_LANES,
+    SRC_BYTES,
+    SRC_COUNT
+};
 
 struct code {
     uint8_t bytes[32]; /* a whole instruction always fits: what follows the opcode is random */
@@ -121,11 +136,11 @@ static inline void put_lanes(struct code *c, struct rng *r)
 
 static inline void put_legacy(struct code *c, struct rng *r, enum source source)
 {
-    static const uint8_t stack[] = {0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x5b, 0x5c, 0x5d,
-                                    0x5e, 0x5f, 0x68, 0x6a, 0x8f, 0x9c, 0x9d, 0xc8, 0xc9, 0xff, 0x60, 0x61};
+    static const uint8_t stack[] = {0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x5b, 0x5c,
+                                    0x5d, 0x5e, 0x5f, 0x68, 0x6a, 0x8f, 0x9c, 0x9d, 0xc8, 0xc9, 0xff, 0x60, 0x61};
     static const uint8_t string[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
-    static const uint8_t branch[] = {0xc2, 0xc3, 0xe0, 0xe1, 0xe2, 0xe3, 0xe8, 0xe9, 0xeb, 0xff, 0xff, 0x70, 0x71, 0x72, 0x73, 0x74,
-                                     0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x7f};
+    static const uint8_t branch[] = {0xc2, 0xc3, 0xe0, 0xe1, 0xe2, 0xe3, 0xe8, 0xe9, 0xeb, 0xff, 0xff, 0x70, 0x71, 0x72,
+                                     0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x7f};
 
     put_prefixes(c, r, source == SRC_SSE ? 2 : source == SRC_STRING ? 3 : 8);
     switch (source) {
@@ -147,8 +162,7 @@ static inline void put_legacy(struct code *c, struct rng *r, enum source source)
     case SRC_0F:
     case SRC_SSE:
         code_put(c, 0x0f);
-        code_put(c, source == SRC_SSE ? PICK(r, 0x10, 0x20, 0x50, 0x60, 0x70, 0xc0, 0xd0, 0xe0, 0xf0) | rng_below(r, 16)
-                                      : random_byte(r));
+        code_put(c, source == SRC_SSE ? PICK(r, 0x10, 0x20, 0x50, 0x60, 0x70, 0xc0, 0xd0, 0xe0, 0xf0) | rng_below(r, 16) : random_byte(r));
         break;
     case SRC_0F38:
     case SRC_0F3A:
@@ -163,8 +177,8 @@ static inline void put_legacy(struct code *c, struct rng *r, enum source source)
 
 static inline enum source random_code(struct rng *r, struct code *c, unsigned bits)
 {
-    static const uint8_t weight[SRC_COUNT] = {14, 8, 5, 4, 8, 10, 14, 16, 5, 5, 4, 4, 8, 1};
-    unsigned n = rng_below(r, 106), source = 0;
+    static const uint8_t weight[SRC_COUNT] = {14, 8, 5, 4, 8, 10, 35, 45, 5, 5, 4, 4, 12, 1};
+    unsigned n = rng_below(r, 160), source = 0;
 
     while (source < SRC_BYTES && n >= weight[source])
         n -= weight[source++];

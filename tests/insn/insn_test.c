@@ -8,11 +8,24 @@
 #include "native.h"
 
 /* What cases turn out to be; each must have happened to its end at least once. */
-enum kind { KIND_GPR, KIND_X87, KIND_MMX, KIND_SSE, KIND_AVX, KIND_AVX512, KIND_STRING, KIND_LANES, KIND_STACK, KIND_BRANCH,
-            KIND_FAULT, KIND_UNDEFINED, KIND_COUNT };
+enum kind {
+    KIND_GPR,
+    KIND_X87,
+    KIND_MMX,
+    KIND_SSE,
+    KIND_AVX,
+    KIND_AVX512,
+    KIND_STRING,
+    KIND_LANES,
+    KIND_STACK,
+    KIND_BRANCH,
+    KIND_FAULT,
+    KIND_UNDEFINED,
+    KIND_COUNT
+};
 
-static const char *const kind_names[KIND_COUNT] = {"gpr", "x87", "mmx", "sse", "avx", "avx512", "string", "lanes", "stack", "branch",
-                                                   "fault", "undefined"};
+static const char *const kind_names[KIND_COUNT] = {"gpr",    "x87",   "mmx",   "sse",    "avx",   "avx512",
+                                                   "string", "lanes", "stack", "branch", "fault", "undefined"};
 
 enum mode { BY_STEP, BY_TRANSLATION };
 
@@ -57,8 +70,8 @@ static void memory_init(void)
             memset(page, 0xcc, PAGE_SIZE);
         mprotect(host, PAGE_SIZE, PROT_READ | PROT_WRITE);
         memcpy(host, page, PAGE_SIZE);
-        mprotect(host, PAGE_SIZE, arena_page[i] == PAGE_RO ? PROT_READ : PROT_READ | PROT_WRITE |
-                 (arena_page[i] == PAGE_CODE ? PROT_EXEC : 0));
+        mprotect(host, PAGE_SIZE,
+                 arena_page[i] == PAGE_RO ? PROT_READ : PROT_READ | PROT_WRITE | (arena_page[i] == PAGE_CODE ? PROT_EXEC : 0));
         memcpy(t.memory.guest + i * PAGE_SIZE, page, PAGE_SIZE);
     }
 }
@@ -89,8 +102,14 @@ static void forget_pointers(void)
         from = t.c.z.operand_width == 16 ? 6 : 12;
         to = t.c.z.operand_width == 16 ? 14 : 28;
         break;
-    case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64: case ZYDIS_MNEMONIC_XSAVE: case ZYDIS_MNEMONIC_XSAVE64:
-    case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT: case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
         from = FX_FOP;
         to = FX_MXCSR;
         break;
@@ -103,11 +122,16 @@ static void forget_pointers(void)
 static bool may_store_partly(void)
 {
     switch (t.c.z.meta.category) {
-    case ZYDIS_CATEGORY_XSAVE: case ZYDIS_CATEGORY_XSAVEOPT: case ZYDIS_CATEGORY_SCATTER: return true;
+    case ZYDIS_CATEGORY_XSAVE:
+    case ZYDIS_CATEGORY_XSAVEOPT:
+    case ZYDIS_CATEGORY_SCATTER: return true;
     default: break;
     }
     switch (t.c.z.mnemonic) {
-    case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_ENTER: return true;
     default: return false;
     }
@@ -158,7 +182,10 @@ static enum kind kind_of(bool offered)
     switch (t.c.z.meta.isa_ext) {
     case ZYDIS_ISA_EXT_X87: return KIND_X87;
     case ZYDIS_ISA_EXT_MMX: return KIND_MMX;
-    case ZYDIS_ISA_EXT_SSE: case ZYDIS_ISA_EXT_SSE2: case ZYDIS_ISA_EXT_SSE3: case ZYDIS_ISA_EXT_SSSE3:
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSSE3:
     case ZYDIS_ISA_EXT_SSE4: return KIND_SSE;
     default: return KIND_GPR;
     }
@@ -265,8 +292,7 @@ static void run_case(uint64_t seed, uint64_t number)
         return;
     }
     insn_decode(svm, &insn, t.c.code.bytes, INSN_MAX_LEN, t.c.code.bits);
-    bool bad = compare_outcomes(&t.c, svm->cpuid, &t.host, &t.guest, insn.exec == NULL,
-                                t.mode == BY_TRANSLATION, who);
+    bool bad = compare_outcomes(&t.c, svm->cpuid, &t.host, &t.guest, insn.exec == NULL, t.mode == BY_TRANSLATION, who);
     bad |= compare_memory(who);
     t.kinds[kind_of(true)]++;
     if (bad)
@@ -303,7 +329,7 @@ static bool kinds_complete(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"engine", 1, NULL, 'e'}, {"seed", 1, NULL, 's'},  {"cases", 1, NULL, 'n'},
+    static const struct option options[] = {{"engine", 1, NULL, 'e'}, {"seed", 1, NULL, 's'},         {"cases", 1, NULL, 'n'},
                                             {"case", 1, NULL, 'c'},   {"max-failures", 1, NULL, 'm'}, {NULL, 0, NULL, 0}};
     uint64_t seed = 1, cases = 200000, only = UINT64_MAX;
     struct err e;

@@ -32,22 +32,56 @@ static inline void memory_put(struct memory *m, uint64_t at, const void *from, u
 static inline bool case_is_sensitive(const struct insn_case *c)
 {
     switch (c->z.mnemonic) {
-    case ZYDIS_MNEMONIC_CPUID: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED: case ZYDIS_MNEMONIC_RDPID: case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_SYSCALL: case ZYDIS_MNEMONIC_SYSENTER: case ZYDIS_MNEMONIC_SYSRET: case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_INT: case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3: case ZYDIS_MNEMONIC_INTO:
-    case ZYDIS_MNEMONIC_SGDT: case ZYDIS_MNEMONIC_SIDT: case ZYDIS_MNEMONIC_SLDT: case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW: case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL: case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW: case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_LSS: case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ: case ZYDIS_MNEMONIC_VMCALL: case ZYDIS_MNEMONIC_VMMCALL: case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE: case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_IN:
-    case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_INSW: case ZYDIS_MNEMONIC_INSD:
-    case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_OUTSD: return true;
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_SMSW:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD: return true;
     case ZYDIS_MNEMONIC_MOV:
     case ZYDIS_MNEMONIC_POP:
-        return c->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-               ZydisRegisterGetClass(c->op[0].reg.value) == ZYDIS_REGCLASS_SEGMENT;
+        return c->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(c->op[0].reg.value) == ZYDIS_REGCLASS_SEGMENT;
     default: return c->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
     }
 }
@@ -76,7 +110,7 @@ static inline bool is_undefined(const struct insn_case *c)
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1: return true; /* whether they have a ModRM */
     case ZYDIS_MNEMONIC_CLZERO: return size || rep;
-    case ZYDIS_MNEMONIC_ENTER: return (c->in.rflags & FLAG_AC) != 0; /* which of its accesses is checked first */
+    case ZYDIS_MNEMONIC_ENTER: return (c->in.rflags & FLAG_AC) != 0;                 /* which of its accesses is checked first */
     case ZYDIS_MNEMONIC_PAUSE: return (c->z.attributes & ZYDIS_ATTRIB_HAS_REX) != 0; /* some exchange R8 and RAX */
     case ZYDIS_MNEMONIC_NOP: return c->z.opcode == 0x0d && c->z.opcode_map == ZYDIS_OPCODE_MAP_0F; /* #UD on AMD's */
     default: break;
@@ -121,7 +155,7 @@ static inline bool tame(struct insn_case *c, struct memory *m)
 
     if (c->z.mnemonic == ZYDIS_MNEMONIC_POPF || c->z.mnemonic == ZYDIS_MNEMONIC_POPFQ || c->z.mnemonic == ZYDIS_MNEMONIC_POPFD) {
         value = rng_next(&c->rng) & ~(FLAG_TF | FLAG_AC | FLAG_NT); /* hosts may drop NT on an interrupt */
-        for (unsigned i = 0; i < 8; i++) /* what the stack cannot be given, it has already */
+        for (unsigned i = 0; i < 8; i++)                            /* what the stack cannot be given, it has already */
             if (page_at(c->in.gpr[GPR_RSP] + i) == PAGE_RO)
                 return false;
         memory_put(m, c->in.gpr[GPR_RSP], &value, 8);

@@ -14,11 +14,10 @@
 enum page_kind { PAGE_ABSENT, PAGE_RW, PAGE_RO, PAGE_CODE };
 
 static const uint8_t arena_page[ARENA_PAGES] = {
-    [1] = PAGE_CODE, [2] = PAGE_CODE,                                 /* and 3 absent: code may run into it */
-    [4] = PAGE_RW, [5] = PAGE_RW, [6] = PAGE_RW, [7] = PAGE_RW,
-    [8] = PAGE_RO, [9] = PAGE_RW,                                     /* 10 absent */
-    [11] = PAGE_RW, [12] = PAGE_RO,                                   /* 13 absent */
-    [14] = PAGE_RW, [15] = PAGE_RW, [16] = PAGE_RW,                   /* 17 absent */
+    [1] = PAGE_CODE, [2] = PAGE_CODE,                                                              /* and 3 absent: code may run into it */
+    [4] = PAGE_RW,   [5] = PAGE_RW,   [6] = PAGE_RW,  [7] = PAGE_RW, [8] = PAGE_RO, [9] = PAGE_RW, /* 10 absent */
+    [11] = PAGE_RW,  [12] = PAGE_RO,                                                               /* 13 absent */
+    [14] = PAGE_RW,  [15] = PAGE_RW,  [16] = PAGE_RW,                                              /* 17 absent */
     [18] = PAGE_RO,
 };
 

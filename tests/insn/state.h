@@ -9,15 +9,30 @@
 
 static inline uint64_t random_value(struct rng *r)
 {
-    static const uint64_t special[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                       0x100000000, 0x7fffffffffffffff, 0x8000000000000000, UINT64_MAX};
+    static const uint64_t special[] = {0,
+                                       1,
+                                       2,
+                                       0x7f,
+                                       0x80,
+                                       0xff,
+                                       0x100,
+                                       0x7fff,
+                                       0x8000,
+                                       0xffff,
+                                       0x7fffffff,
+                                       0x80000000,
+                                       0xffffffff,
+                                       0x100000000,
+                                       0x7fffffffffffffff,
+                                       0x8000000000000000,
+                                       UINT64_MAX};
 
     switch (rng_below(r, 8)) {
     case 0:
     case 1: return special[rng_below(r, ARRAY_SIZE(special))];
     case 2: return rng_below(r, 130);
     case 3: return 1ULL << rng_below(r, 64);
-    case 4: return (uint64_t)-(int64_t)rng_below(r, 1000);
+    case 4: return (uint64_t) - (int64_t)rng_below(r, 1000);
     case 5: return (uint32_t)rng_next(r);
     default: return rng_next(r);
     }
@@ -26,12 +41,24 @@ static inline uint64_t random_value(struct rng *r)
 /* 64 bytes as a vector register or memory may hold them. */
 static inline void random_vector(struct rng *r, uint8_t *to)
 {
-    static const uint32_t f32[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7fa00000, 1,
-                                   0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3effffff, 0x40490fdb};
-    static const uint64_t f64[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
-                                   0xfff0000000000000, 0x7ff8000000000000, 0x7ff4000000000000, 1, 0x000fffffffffffff,
-                                   0x0010000000000000, 0x7fefffffffffffff, 0x43e0000000000000, 0xc3e0000000000000,
-                                   0x41e0000000000000, 0x400921fb54442d18};
+    static const uint32_t f32[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7fa00000,
+                                   1, 0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3effffff, 0x40490fdb};
+    static const uint64_t f64[] = {0,
+                                   0x8000000000000000,
+                                   0x3ff0000000000000,
+                                   0xbff0000000000000,
+                                   0x7ff0000000000000,
+                                   0xfff0000000000000,
+                                   0x7ff8000000000000,
+                                   0x7ff4000000000000,
+                                   1,
+                                   0x000fffffffffffff,
+                                   0x0010000000000000,
+                                   0x7fefffffffffffff,
+                                   0x43e0000000000000,
+                                   0xc3e0000000000000,
+                                   0x41e0000000000000,
+                                   0x400921fb54442d18};
 
     switch (rng_below(r, 5)) {
     case 0:
@@ -57,7 +84,7 @@ static inline void random_x87(struct rng *r, uint8_t *image)
     uint16_t control = (uint16_t)((rng_next(r) & 0xf00) | 0x7f);
 
     if (rng_one_in(r, 8))
-        control &= (uint16_t)~(1u << rng_below(r, 6));
+        control &= (uint16_t) ~(1u << rng_below(r, 6));
     vec_put16(image + FX_FCW, control);
     vec_put16(image + FX_FSW, (uint16_t)(rng_next(r) & 0x7f00));
     if (rng_one_in(r, 8))

@@ -102,8 +102,7 @@ static void decode_mem(struct insn *insn, const ZydisDecodedOperand *z)
     if (z->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
         return;
     insn->mem_size = z->size / 8;
-    if (insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
-        insn->mnemonic == ZYDIS_MNEMONIC_CLWB)
+    if (insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT || insn->mnemonic == ZYDIS_MNEMONIC_CLWB)
         insn->mem_size = 1; /* the line that holds this byte */
     insn->mem_read = z->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
     insn->mem_written = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
@@ -121,9 +120,8 @@ static void fix_base(struct insn *insn, const ZydisDecodedInstruction *z)
 
 static void decode_operand(struct insn *insn, const ZydisDecodedOperand *z)
 {
-    struct insn_operand op = {.size = z->size / 8,
-                              .read = z->actions & ZYDIS_OPERAND_ACTION_MASK_READ,
-                              .written = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE};
+    struct insn_operand op = {
+        .size = z->size / 8, .read = z->actions & ZYDIS_OPERAND_ACTION_MASK_READ, .written = z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE};
 
     switch (z->type) {
     case ZYDIS_OPERAND_TYPE_REGISTER: decode_reg_operand(insn, &op, z); break;
@@ -158,8 +156,7 @@ static void decode_flags(struct insn *insn, const ZydisDecodedInstruction *z)
         return;
     insn->cpuflags_read = z->cpu_flags->tested & FLAG_ARITH;
     insn->cpuflags_undefined = z->cpu_flags->undefined & FLAG_ARITH;
-    insn->cpuflags_written = (z->cpu_flags->modified | z->cpu_flags->set_0 | z->cpu_flags->set_1 |
-                              z->cpu_flags->undefined) & FLAG_ARITH;
+    insn->cpuflags_written = (z->cpu_flags->modified | z->cpu_flags->set_0 | z->cpu_flags->set_1 | z->cpu_flags->undefined) & FLAG_ARITH;
 }
 
 static void decode_prefixes(struct insn *insn, const ZydisDecodedInstruction *z)
@@ -172,8 +169,7 @@ static void decode_prefixes(struct insn *insn, const ZydisDecodedInstruction *z)
         bool mandatory = z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
         if ((value == 0xf2 || value == 0xf3) && mandatory)
             insn->prefix = value;
-        if (value == 0x66 && (mandatory || (insn->mode_bits == 64 &&
-                                            z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_EFFECTIVE)))
+        if (value == 0x66 && (mandatory || (insn->mode_bits == 64 && z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_EFFECTIVE)))
             insn->prefix66 = true;
     }
     if (z->attributes & ZYDIS_ATTRIB_HAS_REX)
@@ -259,8 +255,12 @@ static uint8_t broadcast_lanes(const ZydisDecodedInstruction *z)
 static bool suppresses_faults(const ZydisDecodedInstruction *z)
 {
     switch (z->meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_E1NF: case ZYDIS_EXCEPTION_CLASS_E2NF: case ZYDIS_EXCEPTION_CLASS_E3NF:
-    case ZYDIS_EXCEPTION_CLASS_E4NF: case ZYDIS_EXCEPTION_CLASS_E5NF: case ZYDIS_EXCEPTION_CLASS_E6NF: return false;
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+    case ZYDIS_EXCEPTION_CLASS_E2NF:
+    case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF:
+    case ZYDIS_EXCEPTION_CLASS_E5NF:
+    case ZYDIS_EXCEPTION_CLASS_E6NF: return false;
     default: break;
     }
     /* E4NF in the SDM, E4 in Zydis 4.0 */
@@ -286,8 +286,7 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
         insn->exec = row.exec;
         return;
     }
-    if (insn->implicit_mem || insn->mem.vsib ||
-        (insn->has_mem && !insn->mem_size && insn->mnemonic != ZYDIS_MNEMONIC_LEA))
+    if (insn->implicit_mem || insn->mem.vsib || (insn->has_mem && !insn->mem_size && insn->mnemonic != ZYDIS_MNEMONIC_LEA))
         return; /* it does something that neither the CPU's own execution nor a handler covers */
     insn->cls = INSN_INNOCUOUS;
     insn->masked_mem = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && insn->has_mem && suppresses_faults(z) &&
@@ -297,8 +296,7 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
     insn->compressed = insn_is_compressed(insn->mnemonic);
 }
 
-int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *bytes, unsigned avail,
-                unsigned mode_bits)
+int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *bytes, unsigned avail, unsigned mode_bits)
 {
     ZydisDecoder decoder;
     ZydisDecodedInstruction z;

@@ -6,6 +6,8 @@
 
 #define ROW(mnemonic, c, handler) [ZYDIS_MNEMONIC_##mnemonic] = {INSN_##c, sys_##handler}
 
+/* Several entries a line. */
+/* clang-format off */
 static const struct insn_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* near control flow */
     ROW(JMP, CONTROL, jmp), ROW(CALL, CONTROL, call), ROW(RET, CONTROL, ret),
@@ -89,13 +91,14 @@ static const struct insn_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     ROW(VSCATTERQPD, SENSITIVE, scatter), ROW(VPSCATTERDD, SENSITIVE, scatter), ROW(VPSCATTERDQ, SENSITIVE, scatter),
     ROW(VPSCATTERQD, SENSITIVE, scatter), ROW(VPSCATTERQQ, SENSITIVE, scatter),
 };
+/* clang-format on */
 
 /* A register offset of BT and its kin reaches beyond the operand, which only C can follow (SDM vol. 2 BT). */
 static bool is_far_bit_test(const struct insn *insn)
 {
     return insn->has_mem && insn->operand_count == 2 && insn->op[1].kind == OPERAND_GPR &&
-           (insn->mnemonic == ZYDIS_MNEMONIC_BT || insn->mnemonic == ZYDIS_MNEMONIC_BTS ||
-            insn->mnemonic == ZYDIS_MNEMONIC_BTR || insn->mnemonic == ZYDIS_MNEMONIC_BTC);
+           (insn->mnemonic == ZYDIS_MNEMONIC_BT || insn->mnemonic == ZYDIS_MNEMONIC_BTS || insn->mnemonic == ZYDIS_MNEMONIC_BTR ||
+            insn->mnemonic == ZYDIS_MNEMONIC_BTC);
 }
 
 static struct insn_row mov_row(const struct insn *insn)
@@ -146,10 +149,10 @@ struct insn_row insn_row(const struct insn *insn)
 
 #define ALWAYS 0x7fff /* in every x86-64 CPU */
 #define SET(set, feature) [ZYDIS_ISA_SET_##set] = (feature) + 1
-#define SET_VL(set, feature) \
-    SET(set##_128, feature), SET(set##_256, feature), SET(set##_512, feature)
+#define SET_VL(set, feature) SET(set##_128, feature), SET(set##_256, feature), SET(set##_512, feature)
 
 /* Feature number + 1; 0 = never offered. */
+/* clang-format off */
 static const uint16_t set_feature[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
     SET(I86, ALWAYS), SET(I186, ALWAYS), SET(I286PROTECTED, ALWAYS), SET(I286REAL, ALWAYS), SET(I386, ALWAYS),
     SET(I486, ALWAYS), SET(I486REAL, ALWAYS), SET(PENTIUMREAL, ALWAYS), SET(PPRO, ALWAYS), SET(CMOV, X86_CMOV),
@@ -178,6 +181,7 @@ static const uint16_t set_feature[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
     SET_VL(AVX512_BF16, X86_AVX512_BF16), SET_VL(AVX512_GFNI, X86_GFNI), SET_VL(AVX512_VAES, X86_VAES),
     SET_VL(AVX512_VPCLMULQDQ, X86_VPCLMULQDQ),
 };
+/* clang-format on */
 
 bool insn_offered(const struct soft_vm *svm, const ZydisDecodedInstruction *z)
 {

@@ -91,8 +91,7 @@ static int fetch_first(struct soft_cpu *cpu, struct code_bytes *code)
     if (result != SOFT_OK)
         return result;
     if (!code->at)
-        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory",
-                             (unsigned long long)code->gpa);
+        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory", (unsigned long long)code->gpa);
     code->avail = MIN(PAGE_SIZE - (gva & PAGE_MASK), INSN_MAX_LEN);
     if (cpu->code_bits != 64 && cpu->seg[SEG_CS].limit - cpu->rip < INSN_MAX_LEN)
         code->avail = MIN(code->avail, cpu->seg[SEG_CS].limit - cpu->rip + 1);
@@ -112,8 +111,7 @@ static int fetch_rest(struct soft_cpu *cpu, struct code_bytes *code)
     if (result != SOFT_OK)
         return result;
     if (!next)
-        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory",
-                             (unsigned long long)gpa);
+        return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory", (unsigned long long)gpa);
     for (unsigned i = 0; i < code->avail; i++)
         code->buf[i] = code->at[i];
     for (unsigned i = code->avail; i < INSN_MAX_LEN; i++)
@@ -215,8 +213,8 @@ static int stub_fault(struct soft_cpu *cpu, const struct insn *insn)
     case EXC_XM: return soft_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
     case EXC_GP: return soft_raise_err(cpu, EXC_GP, 0); /* a misaligned vector operand, bad MXCSR bits */
     default:
-        return soft_internal(cpu, "host exception %d in the stub of mnemonic %u at guest 0x%llx",
-                             cpu->host_fault.trapno, insn->mnemonic, (unsigned long long)cpu->rip);
+        return soft_internal(cpu, "host exception %d in the stub of mnemonic %u at guest 0x%llx", cpu->host_fault.trapno, insn->mnemonic,
+                             (unsigned long long)cpu->rip);
     }
 }
 
@@ -232,15 +230,31 @@ static int run_stub(struct soft_cpu *cpu, const struct step_entry *entry, void *
 static bool must_be_aligned(const struct insn *insn)
 {
     switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM:
     /* these are the CPU's affair: AMD's allow any address */
-    case ZYDIS_MNEMONIC_SHA1MSG1: case ZYDIS_MNEMONIC_SHA1MSG2: case ZYDIS_MNEMONIC_SHA1NEXTE: case ZYDIS_MNEMONIC_SHA1RNDS4:
-    case ZYDIS_MNEMONIC_SHA256MSG1: case ZYDIS_MNEMONIC_SHA256MSG2: case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
-    case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA: case ZYDIS_MNEMONIC_VMOVDQA32:
-    case ZYDIS_MNEMONIC_VMOVDQA64: case ZYDIS_MNEMONIC_VMOVNTPS: case ZYDIS_MNEMONIC_VMOVNTPD:
-    case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA:
+    case ZYDIS_MNEMONIC_SHA1MSG1:
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVDQA32:
+    case ZYDIS_MNEMONIC_VMOVDQA64:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA:
     case ZYDIS_MNEMONIC_CMPXCHG16B: return true;
     default: return insn->unit == UNIT_SSE && insn->mem_size == 16;
     }
@@ -305,8 +319,11 @@ static int memory_fault(struct soft_cpu *cpu, const struct insn *insn)
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW: waits = false; break;
-    case ZYDIS_MNEMONIC_CVTPI2PS: case ZYDIS_MNEMONIC_CVTPS2PI: case ZYDIS_MNEMONIC_CVTTPS2PI:
-    case ZYDIS_MNEMONIC_CVTPD2PI: case ZYDIS_MNEMONIC_CVTTPD2PI: waits = true; break; /* MMX registers beside SSE's */
+    case ZYDIS_MNEMONIC_CVTPI2PS:
+    case ZYDIS_MNEMONIC_CVTPS2PI:
+    case ZYDIS_MNEMONIC_CVTTPS2PI:
+    case ZYDIS_MNEMONIC_CVTPD2PI:
+    case ZYDIS_MNEMONIC_CVTTPD2PI: waits = true; break; /* MMX registers beside SSE's */
     default: break;
     }
     if (cpu->exc.vector == EXC_SS && must_be_aligned(insn) && (soft_ea(cpu, insn) & (insn->mem_size - 1u)))
@@ -353,8 +370,7 @@ static int run_innocuous(struct soft_cpu *cpu, const struct step_entry *entry)
         return SOFT_OK;
     }
     if (!entry->has_stub)
-        return soft_internal(cpu, "no stub for mnemonic %u at guest 0x%llx", insn->mnemonic,
-                             (unsigned long long)cpu->rip);
+        return soft_internal(cpu, "no stub for mnemonic %u at guest 0x%llx", insn->mnemonic, (unsigned long long)cpu->rip);
     return insn->has_mem ? run_with_memory(cpu, entry) : run_stub(cpu, entry, NULL);
 }
 

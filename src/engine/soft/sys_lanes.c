@@ -190,7 +190,7 @@ int sys_maskmov_bytes(struct soft_cpu *cpu, const struct insn *insn)
 struct vsib_op {
     unsigned elem, index_size, lanes; /* bytes, bytes, count */
     uint8_t index[VECTOR_BYTES];
-    uint64_t mask;  /* lanes that are still to do */
+    uint64_t mask; /* lanes that are still to do */
 };
 
 static void vsib_shape(const struct insn *insn, struct vsib_op *op)
@@ -217,9 +217,7 @@ static void vsib_shape(const struct insn *insn, struct vsib_op *op)
         op->index_size = 8;
         op->elem = 4;
         break;
-    default:
-        op->index_size = 8;
-        op->elem = 8;
+    default: op->index_size = 8; op->elem = 8;
     }
     op->lanes = vector_length(insn) / MAX(op->index_size, op->elem);
 }
@@ -263,8 +261,7 @@ static int gather_lanes(struct soft_cpu *cpu, const struct insn *insn, struct vs
 }
 
 /* After a fault the register keeps what lies above the lanes; after success that is 0. */
-static void write_gathered(struct soft_cpu *cpu, const struct insn *insn, const struct vsib_op *op, const uint8_t *dest,
-                           int result)
+static void write_gathered(struct soft_cpu *cpu, const struct insn *insn, const struct vsib_op *op, const uint8_t *dest, int result)
 {
     vec_image_write(cpu, insn->op[0].reg, dest, result == SOFT_OK ? op->lanes * op->elem : VECTOR_BYTES);
 }

@@ -16,23 +16,23 @@
 
 /* Where one side of the instruction stands. */
 struct side {
-    uint8_t reg;    /* GPR_RSI or GPR_RDI */
+    uint8_t reg; /* GPR_RSI or GPR_RDI */
     uint8_t seg;
     bool write;
-    uint64_t off;   /* of the current element */
+    uint64_t off; /* of the current element */
     gva_t gva;
-    uint8_t *host;  /* NULL: by single elements */
+    uint8_t *host; /* NULL: by single elements */
 };
 
 struct string_op {
     struct soft_cpu *cpu;
-    unsigned size;  /* of an element */
+    unsigned size; /* of an element */
     unsigned addrsize;
-    uint64_t mask;  /* of an address */
-    bool down;      /* DF */
-    bool counted;   /* a repeat prefix */
+    uint64_t mask;                 /* of an address */
+    bool down;                     /* DF */
+    bool counted;                  /* a repeat prefix */
     bool until_equal, while_equal; /* REPNE and REPE of CMPS and SCAS */
-    uint64_t left;  /* elements this call may still do */
+    uint64_t left;                 /* elements this call may still do */
     struct side src, dst;
 };
 
@@ -162,12 +162,12 @@ static int side_load(const struct string_op *op, const struct side *side, uint64
 
 /* --- the host's own string instructions: host pointers, n elements, in the guest's direction --- */
 
-#define HOST_MOVS(suffix)                                                                               \
-    do {                                                                                                \
-        if (down)                                                                                       \
-            __asm__ volatile("std; rep movs" suffix "; cld" : "+D"(to), "+S"(from), "+c"(n) : : "memory", "cc"); \
-        else                                                                                            \
-            __asm__ volatile("rep movs" suffix : "+D"(to), "+S"(from), "+c"(n) : : "memory");           \
+#define HOST_MOVS(suffix)                                                                                                                  \
+    do {                                                                                                                                   \
+        if (down)                                                                                                                          \
+            __asm__ volatile("std; rep movs" suffix "; cld" : "+D"(to), "+S"(from), "+c"(n) : : "memory", "cc");                           \
+        else                                                                                                                               \
+            __asm__ volatile("rep movs" suffix : "+D"(to), "+S"(from), "+c"(n) : : "memory");                                              \
     } while (0)
 
 static void host_movs(void *to, const void *from, uint64_t n, unsigned size, bool down)
@@ -180,12 +180,12 @@ static void host_movs(void *to, const void *from, uint64_t n, unsigned size, boo
     }
 }
 
-#define HOST_STOS(suffix)                                                                               \
-    do {                                                                                                \
-        if (down)                                                                                       \
-            __asm__ volatile("std; rep stos" suffix "; cld" : "+D"(to), "+c"(n) : "a"(value) : "memory", "cc"); \
-        else                                                                                            \
-            __asm__ volatile("rep stos" suffix : "+D"(to), "+c"(n) : "a"(value) : "memory");            \
+#define HOST_STOS(suffix)                                                                                                                  \
+    do {                                                                                                                                   \
+        if (down)                                                                                                                          \
+            __asm__ volatile("std; rep stos" suffix "; cld" : "+D"(to), "+c"(n) : "a"(value) : "memory", "cc");                            \
+        else                                                                                                                               \
+            __asm__ volatile("rep stos" suffix : "+D"(to), "+c"(n) : "a"(value) : "memory");                                               \
     } while (0)
 
 static void host_stos(void *to, uint64_t value, uint64_t n, unsigned size, bool down)
