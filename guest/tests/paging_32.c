@@ -116,12 +116,6 @@ static void write_at(word va)
     TRY("movl %1, (%0)", : : "r"(va), "r"(0x5a5a) : "memory");
 }
 
-#define check_pf(error, va)                                                                                            \
-    do {                                                                                                               \
-        check_fault(EXC_PF, error);                                                                                    \
-        check_eq(fault.cr2, va);                                                                                       \
-    } while (0)
-
 /* What holds in every mode. */
 static void rights_and_marks(void)
 {

@@ -138,7 +138,7 @@ static void sysenter_of_amd_in_long_mode(void)
     check_fault(EXC_UD, 0);
     TRY_COMPAT_USER("sysenter", : : : "memory");
     check_fault(EXC_UD, 0);
-    TRY("sysexit", : : "c"(0), "d"(0) : "memory");
+    TRY(".byte 0x0f, 0x35", : : "c"(0), "d"(0) : "memory");
     check_fault(EXC_UD, 0);
 }
 
