@@ -10,7 +10,7 @@
 #include "mem/bus.h"
 #include "mem/mem.h"
 
-/* How a VM ends, and what umbra's exit status becomes (config.h documents it for users). */
+/* How a VM ends, and what umbra's exit status becomes (cli/help.c documents it for users). */
 enum vm_end {
     VM_RUNNING,
     VM_END_POWEROFF,     /* the guest switched itself off: 0 */

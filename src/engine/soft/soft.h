@@ -136,7 +136,7 @@ struct soft_vm {
     bool extint_level;        /* the 8259's INTR */
 };
 
-/* --- vectors: vec.S, vec.c --- */
+/* --- vectors: switch.S, vec.c --- */
 
 /* Guest vectors go to cpu->xsave, and the host's x87/MXCSR to the state that C code expects. Cheap when already parked. */
 void soft_vec_park(struct soft_cpu *);

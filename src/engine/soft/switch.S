@@ -87,7 +87,7 @@
 /*
  * int switch_to_stub(struct soft_cpu *cpu, const void *stub)
  * Runs one instruction's stub with every guest register but RSP in its own host register.
- * Returns 0, or 1 when it faulted (signal.c then filled in cpu->host_fault).
+ * Returns 0, or 1 when it faulted (recover.c then filled in cpu->host_fault).
  */
 function switch_to_stub
         push_callee_saved
