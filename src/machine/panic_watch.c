@@ -32,7 +32,9 @@ static bool is_panic(struct panic_watch *w, char why[PANIC_LINE_MAX])
     while (*text == ' ')
         text++;
     snprintf(why, PANIC_LINE_MAX, "%s", text);
-    close = strstr(why, " ]---");
+    close = strstr(why, "]---");
+    while (close && close > why && close[-1] == ' ')
+        close--;
     if (close)
         *close = '\0';
     return true;
@@ -44,13 +46,10 @@ bool panic_watch_feed(struct panic_watch *w, const uint8_t *data, size_t len, ch
 
     for (size_t i = 0; i < len; i++) {
         if (data[i] == '\n') {
-            found |= !w->overlong && is_panic(w, why);
+            found |= is_panic(w, why);
             w->len = 0;
-            w->overlong = false;
-        } else if (data[i] != '\r' && data[i] != '\0') {
-            w->overlong |= w->len == PANIC_LINE_MAX - 1;
-            if (!w->overlong)
-                w->line[w->len++] = (char)data[i];
+        } else if (data[i] != '\r' && data[i] != '\0' && w->len < PANIC_LINE_MAX - 1) {
+            w->line[w->len++] = (char)data[i];
         }
     }
     return found;

@@ -7,9 +7,8 @@
 
 /* Plain state of a line matcher; zero-initialized. */
 struct panic_watch {
-    char line[PANIC_LINE_MAX];
+    char line[PANIC_LINE_MAX]; /* as much of it as fits */
     unsigned len;
-    bool overlong; /* the rest of the line was dropped */
 };
 
 /*
