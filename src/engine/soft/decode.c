@@ -265,7 +265,7 @@ static bool suppresses_faults(const ZydisDecodedInstruction *z)
     }
     /* E4NF in the SDM, E4 in Zydis 4.0 */
     return z->mnemonic != ZYDIS_MNEMONIC_VGF2P8AFFINEQB && z->mnemonic != ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB &&
-           z->mnemonic != ZYDIS_MNEMONIC_VCVTNE2PS2BF16;
+           z->mnemonic != ZYDIS_MNEMONIC_VCVTNE2PS2BF16 && z->mnemonic != ZYDIS_MNEMONIC_VDBPSADBW;
 }
 
 static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDecodedInstruction *z)

@@ -74,7 +74,7 @@ struct insn {
     bool nop;              /* a hint or reserved NOP: nothing happens, its operand is not accessed */
     bool too_long;         /* more than 15 bytes: #GP, not #UD */
     bool compressed;       /* EVEX compress/expand: the active lanes lie side by side in memory */
-    uint8_t broadcast;     /* the memory operand serves this many lanes, any active one of which needs it; else 0 */
+    uint8_t broadcast;     /* the memory operand's elements serve this many lanes, over and over; else 0 */
     uint8_t mask_reg;      /* opmask of masked_mem: 1..7 */
     uint8_t mem_elem;      /* bytes of one element of the memory operand */
     uint16_t mem_size;  /* bytes accessed at mem */

@@ -10,10 +10,11 @@ static uint64_t active_elements(struct soft_cpu *cpu, const struct insn *insn, u
     soft_vec_park(cpu);
     uint64_t mask = vec_image_opmask(cpu, insn->mask_reg);
 
-    if (insn->broadcast) {
-        if (insn->broadcast < 64)
-            mask &= BIT(insn->broadcast) - 1;
-        return mask ? UINT64_MAX : 0;
+    if (insn->broadcast) { /* lane i has element i % elements */
+        uint64_t needed = 0;
+        for (unsigned i = 0; i < insn->broadcast; i++)
+            needed |= (mask >> i & 1) << i % elements;
+        return needed;
     }
     if (elements < 64)
         mask &= BIT(elements) - 1;

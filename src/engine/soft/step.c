@@ -274,6 +274,14 @@ static int check_alignment(struct soft_cpu *cpu, const struct insn *insn, gva_t 
     return size <= 8 ? soft_check_alignment(cpu, gva, size) : SOFT_OK; /* CPUs differ about longer ones */
 }
 
+/* Stores that may leave (parts of) the operand as it was: lanes that an opmask switches off, x87 with an unmasked exception. */
+static bool stores_in_part(const struct insn *insn)
+{
+    bool masked = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && (insn->bytes[insn->vex_off + 3] & 7);
+
+    return masked || insn->unit == UNIT_X87;
+}
+
 /* The operand crosses a page or is a device's: through a buffer, aligned as the guest's address is. */
 static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva_t gva, unsigned access)
 {
@@ -282,7 +290,7 @@ static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva
     uint64_t rflags = cpu->rflags;
     int result;
 
-    if (access == MMU_WRITE && !insn->mem_read && insn->unit != UNIT_X87) { /* x87 stores nothing with an exception pending */
+    if (access == MMU_WRITE && !insn->mem_read && !stores_in_part(insn)) {
         result = soft_check_write(cpu, gva, insn->mem_size);
     } else {
         if (access == MMU_WRITE && (result = soft_check_write(cpu, gva, insn->mem_size)) != SOFT_OK)
