@@ -829,6 +829,20 @@ static void sparse_tables_are_given_back(void **state)
     assert_int_equal(table_entry(f, false, true, 0), 0);
 }
 
+static void tables_that_were_only_looked_at_are_given_back_too(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    f->cpu.cr3 = T4; /* nothing is mapped */
+    for (unsigned i = 0; i < SHADOW_POPULATED_MAX; i++)
+        assert_int_equal(mmu_fill(&f->cpu, i * MIB(2), MMU_WRITE), SOFT_SLOW);
+    assert_int_equal(mmu_fill(&f->cpu, 0, MMU_WRITE), SOFT_SLOW); /* again: the same page */
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    assert_int_equal(mmu_fill(&f->cpu, 0, MMU_READ), SOFT_SLOW); /* of another table */
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+}
+
 static void a_full_list_is_flushed_and_still_revocable(void **state)
 {
     struct fixture *f = *state;
@@ -933,6 +947,25 @@ static void a_write_that_faults_on_its_second_page_writes_nothing(void **state)
     assert_int_equal(mmu_write(&f->cpu, 0x1ffc, &value, 8, MMU_WRITE), SOFT_FAULT);
     assert_int_equal(f->cpu.exc.cr2, 0x2000);
     assert_int_equal(f->cpu.exc.error, PF_PRESENT | PF_WRITE);
+    assert_int_equal(get64(f, DATA + 0xff8), 0);
+}
+
+static void accesses_end_where_the_canonical_addresses_do(void **state)
+{
+    const gva_t low = 0x7ffffffff000, high = 0xffff800000000000; /* neighbours in the tables, which know 48 bits */
+    struct fixture *f = *state;
+    uint64_t value[2] = {1, 2};
+    void *hva;
+
+    start_long(f);
+    map_long(f, low, DATA, PTE_P | PTE_W);
+    map_long(f, high, DATA + 0x1000, PTE_P | PTE_W);
+    assert_int_equal(mmu_write(&f->cpu, high, value, 16, MMU_WRITE), SOFT_OK);
+    assert_int_equal(mmu_read(&f->cpu, low + 0xff8, value, 16, MMU_READ | MMU_SUPERVISOR), SOFT_FAULT);
+    assert_int_equal(f->cpu.exc.vector, EXC_GP);
+    assert_int_equal(mmu_write(&f->cpu, low + 0xff8, value, 16, MMU_WRITE), SOFT_FAULT);
+    assert_int_equal(f->cpu.exc.vector, EXC_GP);
+    assert_int_equal(mmu_host(&f->cpu, low + 0x1000, 8, MMU_READ, &hva), SOFT_FAULT);
     assert_int_equal(get64(f, DATA + 0xff8), 0);
 }
 
@@ -1114,10 +1147,12 @@ int main(void)
         MMU_TEST(writing_to_a_code_page_drops_its_code_once),
         MMU_TEST(a_written_range_drops_the_code_of_all_its_pages),
         MMU_TEST(sparse_tables_are_given_back),
+        MMU_TEST(tables_that_were_only_looked_at_are_given_back_too),
         MMU_TEST(a_full_list_is_flushed_and_still_revocable),
         MMU_TEST(random_histories_keep_the_invariants),
         MMU_TEST(accesses_cross_pages),
         MMU_TEST(a_write_that_faults_on_its_second_page_writes_nothing),
+        MMU_TEST(accesses_end_where_the_canonical_addresses_do),
         MMU_TEST(linear_addresses_wrap_outside_64_bit_code),
         MMU_TEST(mmio_is_split_naturally),
         MMU_TEST(rom_reads_as_memory_and_its_writes_go_to_the_bus),

@@ -169,14 +169,22 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
     if (walk_and_fill(cpu, gva, access, &span, &filled) == SOFT_OK && filled)
         return SOFT_OK;
     cpu->stats.shadow_fills_failed++;
+    shadow_note_miss(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
+    if (cpu->mmu->shadow.reclaim)
+        atomic_fetch_or(&cpu->attention, 1);
     return SOFT_SLOW;
 }
 
-/* The shadow tables serve step like a TLB: the first access of a page walks, the others do not. */
+/*
+ * The shadow tables serve step like a TLB: the first access of a page walks, the others do not. They see bits 47:0 alone:
+ * a structure that begins at a canonical address (the TSS) may run on past the last one.
+ */
 static int span_find(struct soft_cpu *cpu, gva_t gva, unsigned access, struct span *span)
 {
     bool filled;
 
+    if (!gva_is_canonical(gva))
+        return soft_raise_err(cpu, EXC_GP, 0);
     if (!(access & MMU_FETCH)) {
         uint64_t addend =
             shadow_lookup(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);

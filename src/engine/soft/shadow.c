@@ -154,6 +154,11 @@ void shadow_note_large(struct soft_shadow *s, gva_t gva, unsigned shift)
         s->regions[index >> (REGION_SHIFT - PAGE_SHIFT)] |= REGION_LARGE;
 }
 
+void shadow_note_miss(struct soft_shadow *s, gva_t gva, bool user, bool write)
+{
+    populate(s, &s->regions[entry_index(gva) >> (REGION_SHIFT - PAGE_SHIFT)], table_bit(user, write));
+}
+
 void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 {
     struct shadow_list *list = &s->list[f->global];

@@ -72,6 +72,12 @@ uint64_t shadow_lookup(const struct soft_shadow *, gva_t gva, bool user, bool wr
  */
 void shadow_note_large(struct soft_shadow *, gva_t gva, unsigned shift);
 
+/*
+ * Translated code looked at gva's entry, and nothing was filled: the host's kernel has made a page of the table for it all the
+ * same, which counts.
+ */
+void shadow_note_miss(struct soft_shadow *, gva_t gva, bool user, bool write);
+
 void shadow_flush(struct soft_shadow *, bool global_too);
 
 /*

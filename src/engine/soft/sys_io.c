@@ -18,6 +18,13 @@ static uint64_t size_mask(unsigned bytes)
     return bytes >= 8 ? UINT64_MAX : BIT(bytes * 8) - 1;
 }
 
+static int tss_read16(struct soft_cpu *cpu, uint32_t off, uint16_t *value)
+{
+    gva_t gva = cpu->tr.base + off;
+
+    return mmu_read(cpu, cpu->long_mode ? gva : (uint32_t)gva, value, sizeof(*value), MMU_READ | MMU_SUPERVISOR);
+}
+
 /* The I/O permission bit map (SDM vol. 1 18.5.2): every port of the access must be clear in it. */
 static int check_bitmap(struct soft_cpu *cpu, uint16_t port, unsigned size)
 {
@@ -30,13 +37,13 @@ static int check_bitmap(struct soft_cpu *cpu, uint16_t port, unsigned size)
     /* A 16-bit TSS has no map. */
     if ((type != 9 && type != 11) || (tr->attr & SEG_UNUSABLE) || tr->limit < TSS_IO_MAP_BASE + 1)
         return gp0(cpu);
-    result = mmu_read(cpu, tr->base + TSS_IO_MAP_BASE, &base, 2, MMU_READ | MMU_SUPERVISOR);
+    result = tss_read16(cpu, TSS_IO_MAP_BASE, &base);
     if (result != SOFT_OK)
         return result;
     at = (uint32_t)base + port / 8;
     if (at + 1 > tr->limit) /* two bytes are always read */
         return gp0(cpu);
-    result = mmu_read(cpu, tr->base + at, &bits, 2, MMU_READ | MMU_SUPERVISOR);
+    result = tss_read16(cpu, at, &bits);
     if (result != SOFT_OK)
         return result;
     return bits >> (port & 7) & ((1u << size) - 1) ? gp0(cpu) : SOFT_OK;
