@@ -43,6 +43,28 @@ static void paging_with_lme_enters_long_mode(void **state)
     assert_false(f->cpu.efer & EFER_LMA);
 }
 
+/* Intel's processors load the PDPTEs at once, AMD's look at them in the walk. */
+static void bad_pdptes_refuse_pae_paging_on_intel(void **state)
+{
+    struct fake *f = *state;
+
+    for (unsigned amd = 0; amd <= 1; amd++) {
+        int expected = amd ? SOFT_OK : SOFT_FAULT;
+
+        fake_protected_mode(f, 32);
+        f->svm.cpuid->amd = amd;
+        f->cpu.cr4 = CR4_PAE;
+        fake_seen.pdptes_bad = true;
+        assert_int_equal(CR(f, 3, 0x1000), SOFT_OK); /* not used yet */
+        assert_int_equal(CR(f, 0, CR0_PE | CR0_PG), expected);
+        f->cpu.cr0 |= CR0_PG;
+        assert_int_equal(CR(f, 3, 0x2000), expected);
+        assert_int_equal(CR(f, 4, CR4_PAE | CR4_PSE), expected);
+        fake_long_mode(f);
+        assert_int_equal(CR(f, 3, 0x3000), SOFT_OK); /* 4-level paging has none */
+    }
+}
+
 static void long_mode_is_not_entered_from_a_64_bit_segment_nor_left_from_one(void **state)
 {
     struct fake *f = *state;
@@ -268,6 +290,7 @@ int main(void)
         TEST(cr0_refuses_paging_without_protection_and_nw_without_cd),
         TEST(cr0_reserved_bits_are_ignored),
         TEST(paging_with_lme_enters_long_mode),
+        TEST(bad_pdptes_refuse_pae_paging_on_intel),
         TEST(long_mode_is_not_entered_from_a_64_bit_segment_nor_left_from_one),
         TEST(protection_on_keeps_cpl_0_whatever_cs_says),
         TEST(cr3_reserved_bits_fault_in_long_mode_only),

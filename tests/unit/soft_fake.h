@@ -39,7 +39,8 @@ struct fake {
 /* What the engine's other parts were asked to do. */
 static struct {
     enum fake_page page[ARENA_PAGES];
-    unsigned flush_all, flush_nonglobal, flush_page, parks, device_reads, device_writes;
+    unsigned flush_all, flush_nonglobal, flush_page, parks, device_reads, device_writes, tsc_changes;
+    bool pdptes_bad;
     gva_t flushed;
     uint64_t cr8, tsc, msr_value, port_value;
     uint32_t msr, kvm_msr;
@@ -137,6 +138,13 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
     fake_seen.flushed = gva;
 }
 
+bool mmu_pdptes_valid(struct soft_cpu *cpu, uint64_t cr3)
+{
+    (void)cpu;
+    (void)cr3;
+    return !fake_seen.pdptes_bad;
+}
+
 uint64_t lapic_cr8(const struct soft_cpu *cpu)
 {
     (void)cpu;
@@ -175,6 +183,12 @@ int kvmclock_msr_write(struct soft_cpu *cpu, uint32_t msr, uint64_t value)
 uint64_t tsc_guest(const struct soft_cpu *cpu)
 {
     return fake_seen.tsc + cpu->tsc_offset;
+}
+
+void tsc_changed(struct soft_cpu *cpu)
+{
+    (void)cpu;
+    fake_seen.tsc_changes++;
 }
 
 uint64_t vcpu_pio_read(struct vcpu *vcpu, uint16_t port, unsigned size)

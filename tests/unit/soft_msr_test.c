@@ -71,7 +71,9 @@ static void tsc_and_its_adjustment_move_together(void **state)
     assert_int_equal(value, 5000000);
     READ(f, MSR_TSC_ADJUST, &value);
     assert_int_equal(value, 4000000);
+    assert_int_equal(fake_seen.tsc_changes, 1); /* timers and the KVM clock are told */
     assert_int_equal(WRITE(f, MSR_TSC_ADJUST, 0), SOFT_OK);
+    assert_int_equal(fake_seen.tsc_changes, 2);
     READ(f, MSR_TSC, &value);
     assert_int_equal(value, 1000000);
 }

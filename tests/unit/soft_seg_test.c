@@ -248,6 +248,9 @@ static void lgdt_and_lidt_by_mode_and_operand_size(void **state)
     assert_int_equal(sys_lidt(cpu, &insn), SOFT_OK);
     assert_int_equal(cpu->idtr.limit, 0x1234);
     assert_int_equal(cpu->idtr.base, 0xffff800000001000);
+    insn.opsize = 2; /* a 66 prefix: 64-bit mode has one size */
+    assert_int_equal(sys_lgdt(cpu, &insn), SOFT_OK);
+    assert_int_equal(cpu->gdtr.base, 0xffff800000001000);
     poke(AT + 2, 8, BIT(47));
     expect_clean_fault(sys_lgdt, &insn, EXC_GP, 0);
     start_long(3);

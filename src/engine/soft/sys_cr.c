@@ -45,12 +45,21 @@ void soft_mode_update(struct soft_cpu *cpu)
 
 /* --- CR0, CR3, CR4, CR8, EFER: SDM vol. 3 2.5, 4.1.2, 4.10.4.1; vol. 2 MOV to control registers --- */
 
+/*
+ * Where PAE paging without long mode comes on or changes, Intel's processors load the PDPTEs and fault on bad ones; AMD's read
+ * them in the walk (SDM vol. 3 4.4.1).
+ */
+static bool pdptes_refused(struct soft_cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4)
+{
+    return !cpu->svm->cpuid->amd && paging_mode(cr0, cr4, cpu->efer) == PAGING_PAE && !mmu_pdptes_valid(cpu, cr3);
+}
+
 /* Turning paging on with EFER.LME set enters IA-32e mode, turning it off leaves it (SDM vol. 3 9.8.5). */
 static int check_paging_switch(struct soft_cpu *cpu, uint64_t value)
 {
     if (value & CR0_PG) {
         if (!(cpu->efer & EFER_LME))
-            return SOFT_OK;
+            return pdptes_refused(cpu, value, cpu->cr3, cpu->cr4) ? gp0(cpu) : SOFT_OK;
         if (!(cpu->cr4 & CR4_PAE) || (cpu->seg[SEG_CS].attr & SEG_L))
             return gp0(cpu);
         return SOFT_OK;
@@ -95,6 +104,8 @@ int sys_write_cr3(struct soft_cpu *cpu, uint64_t value)
         value &= ~CR3_NOFLUSH; /* to flush all the same is allowed (SDM vol. 3 4.10.4.1) */
     if (cpu->long_mode && (value & PTE_BITS(63, GUEST_PHYS_BITS)))
         return gp0(cpu);
+    if (pdptes_refused(cpu, cpu->cr0, (uint32_t)value, cpu->cr4))
+        return gp0(cpu);
     cpu->cr3 = cpu->long_mode ? value : (uint32_t)value;
     cpu->stats.cr_writes++;
     mmu_flush_nonglobal(cpu);
@@ -110,6 +121,8 @@ int sys_write_cr4(struct soft_cpu *cpu, uint64_t value)
     if (cpu->long_mode && (!(value & CR4_PAE) || (changed & CR4_LA57)))
         return gp0(cpu);
     if ((changed & value & CR4_PCIDE) && (!cpu->long_mode || (cpu->cr3 & CR3_PCID)))
+        return gp0(cpu);
+    if ((changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && pdptes_refused(cpu, cpu->cr0, cpu->cr3, value))
         return gp0(cpu);
     cpu->cr4 = value;
     cpu->stats.cr_writes++;

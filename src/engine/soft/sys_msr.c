@@ -85,6 +85,7 @@ static int write_tsc(struct soft_cpu *cpu, uint32_t msr, uint64_t value)
 
     cpu->tsc_offset += delta;
     cpu->tsc_adjust += delta;
+    tsc_changed(cpu);
     return SOFT_OK;
 }
 

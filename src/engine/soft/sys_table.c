@@ -36,7 +36,7 @@ static int load_table(struct soft_cpu *cpu, const struct insn *insn, struct cpu_
     if (size == 10 && !gva_is_canonical(image.base))
         return soft_raise_err(cpu, EXC_GP, 0);
     table->limit = image.limit;
-    table->base = insn->opsize == 2 ? image.base & 0xffffff : image.base;
+    table->base = size == 6 && insn->opsize == 2 ? image.base & 0xffffff : image.base; /* 64-bit mode has one size */
     return SOFT_OK;
 }
 
