@@ -426,11 +426,38 @@ static void iret_that_needs_a_task_switch_or_vm86_ends_the_run(void **state)
     start_protected(0);
     struct insn insn = plain_insn(4);
     cpu->rflags |= FLAG_NT;
+    put_system(FREE, 11, 0, 0x4000, 0x67);
+    poke(TSS, 2, FREE);
     assert_int_equal(sys_iret(cpu, &insn), SOFT_EXIT);
     start_protected(0);
     put_iret(4, TARGET, 0x1000, FLAG_VM | FLAG_ONE, 0x1000, 0x2000);
     assert_int_equal(sys_iret(cpu, &insn), SOFT_EXIT);
     assert_true(flat.internal);
+}
+
+/* Ring 3 can set NT. */
+static void iret_to_a_task_that_is_none_faults(void **state)
+{
+    static const struct {
+        uint16_t link;
+        uint8_t type, vector; /* of the descriptor at FREE */
+        bool absent;
+    } cases[] = {
+        {0, 11, EXC_TS, false},    {FREE | 4, 11, EXC_TS, false}, {GDT_BYTES, 11, EXC_TS, false}, {FREE, 9, EXC_TS, false}, /* not busy */
+        {FREE, 2, EXC_TS, false},  {DATA0, 11, EXC_TS, false},    {FREE, 11, EXC_NP, true},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        start_protected(3);
+        struct insn insn = plain_insn(4);
+        cpu->rflags |= FLAG_NT;
+        put_system(FREE, cases[i].type, 0, 0x4000, 0x67);
+        if (cases[i].absent)
+            flat.ram[GDT + FREE + 5] &= 0x7f;
+        poke(TSS, 2, cases[i].link);
+        expect_clean_fault(sys_iret, &insn, cases[i].vector, cases[i].link & 0xfffc);
+    }
 }
 
 static void iret_real_mode(void **state)
@@ -667,6 +694,7 @@ int main(void)
         cmocka_unit_test(iret_keeps_what_the_ring_may_not_change),
         cmocka_unit_test(iret_to_a_16_bit_stack_loads_sp_alone),
         cmocka_unit_test(iret_that_needs_a_task_switch_or_vm86_ends_the_run),
+        cmocka_unit_test(iret_to_a_task_that_is_none_faults),
         cmocka_unit_test(iret_real_mode),
         cmocka_unit_test(real_mode_far_transfers),
         cmocka_unit_test(syscall_from_64_bit_code),

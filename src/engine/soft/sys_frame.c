@@ -47,6 +47,11 @@ static int tss_read(struct soft_cpu *cpu, uint32_t off, unsigned size, uint32_t 
     return mmu_read(cpu, gva, value, size, MMU_READ | MMU_SUPERVISOR);
 }
 
+int frame_task_link(struct soft_cpu *cpu, uint64_t *sel)
+{
+    return tss_read(cpu, 0, 2, 0, sel);
+}
+
 static int long_stack(struct soft_cpu *cpu, uint32_t off, unsigned ring, uint32_t ext,
                       struct frame_stack *stack)
 {

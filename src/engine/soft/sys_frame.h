@@ -23,6 +23,9 @@ int frame_ring(struct soft_cpu *, unsigned ring, uint32_t ext, struct frame_stac
 /* IST entry 1 to 7 as the stack pointer of a handler in that ring; long mode only. */
 int frame_ist(struct soft_cpu *, unsigned ist, unsigned ring, uint32_t ext, struct frame_stack *);
 
+/* The selector of the task that the current TSS links back to; not in long mode. */
+int frame_task_link(struct soft_cpu *, uint64_t *sel);
+
 /* Pushes n values of size bytes, the first one first. Nothing is written and sp stays unless the whole frame
  * fits. */
 int frame_push(struct soft_cpu *, struct frame_stack *, unsigned size, const uint64_t *values, unsigned n);

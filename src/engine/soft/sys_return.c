@@ -149,18 +149,37 @@ static void commit_iret(struct soft_cpu *cpu, const struct far_return *ret, uint
     commit(cpu, ret, 3 * size);
 }
 
+/*
+ * With NT set IRET returns to the task that the TSS links to. Ring 3 may set NT and try, so that a link to nothing must be
+ * the fault that it is, and only a real one the end.
+ */
+static int return_to_task(struct soft_cpu *cpu)
+{
+    uint64_t sel;
+    struct desc d;
+    int result = frame_task_link(cpu, &sel);
+
+    if (result == SOFT_OK && (sel & 4)) /* in the LDT */
+        result = desc_raise(cpu, EXC_TS, (uint16_t)sel, 0);
+    if (result == SOFT_OK)
+        result = desc_get(cpu, (uint16_t)sel, EXC_TS, 0, &d);
+    if (result != SOFT_OK)
+        return result;
+    if (desc_type(&d) != DESC_TSS_BUSY && desc_type(&d) != DESC_TSS16_BUSY)
+        return desc_raise(cpu, EXC_TS, (uint16_t)sel, 0);
+    if (!desc_present(&d))
+        return desc_raise(cpu, EXC_NP, (uint16_t)sel, 0);
+    return soft_internal(cpu, "IRET with NT set asks for a hardware task switch, which this engine lacks");
+}
+
 static int iret_protected(struct soft_cpu *cpu, unsigned size)
 {
     uint64_t frame[5]; /* IP, CS, FLAGS, SP, SS */
     struct far_return ret = {.has_stack = false};
     unsigned n = cpu->code_bits == 64 ? 5 : 3; /* 64-bit code always takes a stack from the frame */
 
-    if (cpu->rflags & FLAG_NT) {
-        if (cpu->long_mode)
-            return soft_raise_err(cpu, EXC_GP, 0);
-        return soft_internal(cpu,
-                             "IRET with NT set asks for a hardware task switch, which this engine lacks");
-    }
+    if (cpu->rflags & FLAG_NT)
+        return cpu->long_mode ? soft_raise_err(cpu, EXC_GP, 0) : return_to_task(cpu);
     int result = frame_peek(cpu, 0, size, frame, n);
     if (result != SOFT_OK)
         return result;
