@@ -223,7 +223,6 @@ void run_sleep(struct soft_cpu *cpu)
     uint64_t start = clock_monotonic_ns();
 
     soft_vec_park(cpu);
-    cpu->stats.hlts++;
     atomic_store(&cpu->asleep, 1);
     while (!atomic_load(&cpu->attention))
         syscall(SYS_futex, &cpu->attention, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);

@@ -19,7 +19,6 @@ static int deliver_interrupt(struct soft_cpu *cpu)
         return SOFT_OK;
     struct soft_exception event = {.vector = (uint8_t)vector};
     cpu->halted = false;
-    cpu->stats.interrupts++;
     return soft_deliver(cpu, EVENT_EXTERNAL, &event);
 }
 
@@ -29,7 +28,6 @@ static int deliver_nmi(struct soft_cpu *cpu)
 
     atomic_store(&cpu->nmi_pending, false);
     cpu->halted = false;
-    cpu->stats.nmis++;
     return soft_deliver(cpu, EVENT_NMI, &event);
 }
 
