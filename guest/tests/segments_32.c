@@ -114,7 +114,7 @@ static void segment_bases_are_added(void)
     uint32_t *to = &window[20];
     *to = 0;
     gdt[SEL_A / 8] = desc((uint32_t)window, 0xfff, DESC_P | DESC_DATA | DESC_DB);
-    TRY("mov %0, %%fs\nmovl $40, %%esi\nfs movsl", : "+D"(to) : "r"(SEL_A) : "memory", "esi");
+    TRY("mov %1, %%fs\nmovl $40, %%esi\nfs movsl", : "+D"(to) : "r"(SEL_A) : "memory", "esi");
     check_no_fault();
     check_eq(window[20], 0xfeedface);
 }
