@@ -397,6 +397,23 @@ static int execute(struct soft_cpu *cpu, const struct step_entry *entry)
     return insn->cls == INSN_INNOCUOUS ? run_innocuous(cpu, entry) : insn->exec(cpu, insn);
 }
 
+/*
+ * Whether a single-step trap follows. For most instructions TF before them decides; the ones that enter a handler or a kernel, or
+ * come back from it, go by what they leave in it (SDM vol. 3 17.3.1.4; vol. 2 SYSCALL, SYSRET).
+ */
+static bool single_steps(const struct soft_cpu *cpu, const struct insn *insn, bool before)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET: return cpu->rflags & FLAG_TF;
+    default: return before;
+    }
+}
+
 static int step_insn(struct soft_cpu *cpu)
 {
     struct step_entry *entry;
@@ -417,6 +434,7 @@ static int step_insn(struct soft_cpu *cpu)
     if (result == SOFT_FAULT)
         return result;
     cpu->rip = cpu->next_rip;
+    trap = single_steps(cpu, &entry->insn, trap);
     if (result == SOFT_OK && (trap || cpu->debug_hit))
         return debug_trap(cpu, trap);
     return result;
@@ -427,7 +445,9 @@ int soft_step(struct soft_cpu *cpu)
     cpu->stats.steps++;
     int result = step_insn(cpu);
 
-    if (result == SOFT_FAULT)
+    if (result == SOFT_FAULT) {
+        cpu->debug_hit = 0; /* what did not happen met no breakpoint */
         result = soft_deliver(cpu, EVENT_EXCEPTION, &cpu->exc);
+    }
     return result;
 }
