@@ -126,12 +126,27 @@ static void in_close(struct console *c)
     c->in.fd = -1;
 }
 
-static void push_pending(struct console *c)
+static void push_bytes(struct console *c, size_t count)
 {
-    size_t taken = uart16550_receive(c->uart, c->pending, c->pending_count);
+    size_t taken = uart16550_receive(c->uart, c->pending, count);
 
     c->pending_count -= taken;
     memmove(c->pending, c->pending + taken, c->pending_count);
+    if (c->break_waits)
+        c->break_at -= taken;
+}
+
+/* A break keeps its place among the bytes, and waits for room as they do; one that comes while another waits is the same. */
+static void push_pending(struct console *c)
+{
+    if (c->break_waits) {
+        push_bytes(c, c->break_at);
+        if (c->break_at > 0 || uart16550_room(c->uart) == 0)
+            return;
+        uart16550_receive_break(c->uart);
+        c->break_waits = false;
+    }
+    push_bytes(c, c->pending_count);
 }
 
 /* A terminal is read even when the guest takes nothing, for the sake of the escape key; what does not fit is lost, as on a real line. */
@@ -147,8 +162,8 @@ static void take_keys(struct console *c, const uint8_t *keys, size_t n)
             if (c->pending_count < CONSOLE_PENDING)
                 c->pending[c->pending_count++] = byte;
         } else if (action == ESCAPE_BREAK) {
-            push_pending(c);
-            uart16550_receive_break(c->uart);
+            c->break_at = c->break_waits ? c->break_at : c->pending_count;
+            c->break_waits = true;
         } else if (action != ESCAPE_NONE) {
             c->on_escape(c->opaque, action);
         }

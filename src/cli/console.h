@@ -23,6 +23,8 @@ struct console {
     struct escape escape;
     size_t pending_count;   /* input that the guest has not taken yet */
     uint8_t pending[CONSOLE_PENDING];
+    bool break_waits;       /* so does a break: before the byte at ... */
+    size_t break_at;
     void (*on_escape)(void *opaque, enum escape_action);
     void *opaque;
 };
