@@ -8,10 +8,12 @@ import vm
 
 
 def test_work_in_the_guest_has_the_known_checksums(guest):
+    # awk writes in large pieces, where seq writes every number by itself.
     numbers = "".join(f"{i}\n" for i in range(1, 200001)).encode()
-    assert guest.run("seq 1 200000 | sha256sum").split()[0] == hashlib.sha256(numbers).hexdigest()
-    assert guest.run("seq 1 200000 | md5sum").split()[0] == hashlib.md5(numbers).hexdigest()
-    assert guest.run("seq 1 200000 | sha512sum").split()[0] == hashlib.sha512(numbers).hexdigest()
+    guest.run("awk 'BEGIN { for (i = 1; i <= 200000; i++) print i }' >/tmp/n")
+    assert guest.run("sha256sum /tmp/n").split()[0] == hashlib.sha256(numbers).hexdigest()
+    assert guest.run("md5sum /tmp/n").split()[0] == hashlib.md5(numbers).hexdigest()
+    assert guest.run("sha512sum /tmp/n; rm /tmp/n").split()[0] == hashlib.sha512(numbers).hexdigest()
     zeros = b"\0" * (4 << 20)
     assert guest.run("dd if=/dev/zero bs=64k count=64 2>/dev/null | sha1sum").split()[0] == hashlib.sha1(zeros).hexdigest()
 
@@ -34,7 +36,6 @@ def test_text_tools_agree_with_python(guest):
     assert guest.run("sort -n -u /tmp/n | sha256sum").split()[0] == hashlib.sha256(wanted.encode()).hexdigest()
     assert guest.run("awk '{ s += $1 } END { print s }' /tmp/n") == f"{sum(numbers)}\n"
     assert guest.run("grep -c 7 /tmp/n") == f"{sum('7' in str(n) for n in numbers)}\n"
-    assert guest.run("echo '2^200 3 / p' | dc 2>/dev/null || echo none") != ""
     guest.run("rm /tmp/n")
 
 
@@ -82,7 +83,7 @@ def test_control_z_stops_and_fg_resumes(guest):
     guest.prompt()
     assert "Stopped" in guest.run("jobs")
     guest.send("fg\r")
-    guest.expect(r"exec cat'\r")
+    guest.expect(r"exec cat[\"']\r")
     guest.send("two\r")
     guest.expect(r"two\r+\ntwo\r")
     guest.send("\x04")

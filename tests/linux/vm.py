@@ -1,4 +1,5 @@
 """Drives a guest through a pseudo-terminal: umbra, or QEMU to see whether a test or Umbra is wrong (UMBRA=qemu)."""
+import ctypes
 import fcntl
 import os
 import pty
@@ -31,10 +32,16 @@ class GuestError(AssertionError):
     """Something expected did not come; shows what came instead."""
 
 
+def prepare_child():
+    """The guest goes when the tests are killed, prctl(PR_SET_PDEATHSIG, SIGTERM), and owns its terminal as after a login."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def command_line(kernel, initrd, append, memory, no_reboot, extra):
     if IS_QEMU:
-        line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-serial", "stdio",
-                "-nic", "none", "-m", memory, "-kernel", kernel, "-append", append]
+        line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-chardev", "stdio,id=tty,signal=off",
+                "-serial", "chardev:tty", "-nic", "none", "-m", memory, "-kernel", kernel, "-append", append]
         line += ["-initrd", initrd] if initrd else []
         return line + (["-no-reboot"] if no_reboot else []) + list(extra)
     line = [BINARY, "run", "--memory", memory, "--kernel", kernel, "--append", append]
@@ -58,7 +65,8 @@ class Vm:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, self.columns, 0, 0))
         try:
-            self.process = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave, env=self.env, start_new_session=True)
+            self.process = subprocess.Popen(self.argv, stdin=slave, stdout=slave, stderr=slave, env=self.env, start_new_session=True,
+                                            preexec_fn=prepare_child)
         finally:
             os.close(slave)
         return self

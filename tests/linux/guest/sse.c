@@ -21,7 +21,7 @@ static void floats(void)
         _mm_setcsr(0x1f80 | (mode & 3) << 13 | (mode & 4 ? 0x8040 : 0)); /* rounding; flush and denormals-are-zeros */
         for (int i = 0; i < 3000; i++) {
             volatile float a = (float)(int)random_next(&seed) / 3, b = (float)(int)(random_next(&seed) & 1023) + 1;
-            volatile double c = (double)(int64_t)random_next(&seed) * 1e-320, d = a * 1.1;
+            volatile double c = (double)(int)random_next(&seed) * 1e-312, d = a * 1.1;
             __m128 v = _mm_set_ps(a, b, a * b, a / b), w = _mm_set1_ps((float)d);
             __m128d x = _mm_set_pd(c, d), y = _mm_sqrt_pd(_mm_set1_pd(d < 0 ? -d : d));
             __m128 results[] = {_mm_add_ps(v, w), _mm_mul_ps(v, w), _mm_div_ps(v, w), _mm_min_ps(v, w), _mm_max_ps(v, w),
