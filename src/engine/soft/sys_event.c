@@ -155,7 +155,7 @@ static int deliver_gate(struct soft_cpu *cpu, const struct delivery *d)
     uint64_t frame[6];
     unsigned n = 0;
     unsigned size;
-    struct gate gate;
+    struct gate gate = {0};
     struct cpu_seg cs;
     struct frame_stack stack;
     int result = read_gate(cpu, d, &gate);
