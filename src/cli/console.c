@@ -136,7 +136,7 @@ static void push_bytes(struct console *c, size_t count)
         c->break_at -= taken;
 }
 
-/* A break keeps its place among the bytes, and waits for room as they do; one that comes while another waits is the same. */
+/* A break keeps its place among the bytes, and waits for room as they do; one more while it waits is the same one. */
 static void push_pending(struct console *c)
 {
     if (c->break_waits) {
