@@ -12,8 +12,24 @@ typedef uintptr_t word; /* a general register's width: 64 bits, or 32 in the *_3
 #define PAGE_SIZE 4096UL
 
 enum {
-    EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10, EXC_NP, EXC_SS, EXC_GP, EXC_PF,
-    EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM,
+    EXC_DE,
+    EXC_DB,
+    EXC_NMI,
+    EXC_BP,
+    EXC_OF,
+    EXC_BR,
+    EXC_UD,
+    EXC_NM,
+    EXC_DF,
+    EXC_TS = 10,
+    EXC_NP,
+    EXC_SS,
+    EXC_GP,
+    EXC_PF,
+    EXC_MF = 16,
+    EXC_AC,
+    EXC_MC,
+    EXC_XM,
 };
 
 #define FLAG_CF 0x1u
@@ -144,16 +160,16 @@ static inline void xsetbv(uint32_t n, uint64_t v)
     __asm__ volatile("xsetbv" : : "c"(n), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
 }
 
-#define CR_ACCESS(n)                                                                                                   \
-    static inline word read_cr##n(void)                                                                                \
-    {                                                                                                                  \
-        word v;                                                                                                        \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");                                                 \
-        return v;                                                                                                      \
-    }                                                                                                                  \
-    static inline void write_cr##n(word v)                                                                             \
-    {                                                                                                                  \
-        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                                                     \
+#define CR_ACCESS(n)                                                                                                                       \
+    static inline word read_cr##n(void)                                                                                                    \
+    {                                                                                                                                      \
+        word v;                                                                                                                            \
+        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory");                                                                     \
+        return v;                                                                                                                          \
+    }                                                                                                                                      \
+    static inline void write_cr##n(word v)                                                                                                 \
+    {                                                                                                                                      \
+        __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                                                                         \
     }
 CR_ACCESS(0)
 CR_ACCESS(2)
@@ -163,16 +179,16 @@ CR_ACCESS(4)
 CR_ACCESS(8)
 #endif
 
-#define DR_ACCESS(n)                                                                                                   \
-    static inline word read_dr##n(void)                                                                                \
-    {                                                                                                                  \
-        word v;                                                                                                        \
-        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v));                                                              \
-        return v;                                                                                                      \
-    }                                                                                                                  \
-    static inline void write_dr##n(word v)                                                                             \
-    {                                                                                                                  \
-        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");                                                     \
+#define DR_ACCESS(n)                                                                                                                       \
+    static inline word read_dr##n(void)                                                                                                    \
+    {                                                                                                                                      \
+        word v;                                                                                                                            \
+        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v));                                                                                  \
+        return v;                                                                                                                          \
+    }                                                                                                                                      \
+    static inline void write_dr##n(word v)                                                                                                 \
+    {                                                                                                                                      \
+        __asm__ volatile("mov %0, %%dr" #n : : "r"(v) : "memory");                                                                         \
     }
 DR_ACCESS(0)
 DR_ACCESS(1)

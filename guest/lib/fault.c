@@ -80,9 +80,9 @@ static void resume(struct trap_frame *f, word rip, word sp)
 static void unexpected(const struct trap_frame *f)
 {
     record(f);
-    print("# unexpected exception %lu, error 0x%lx, at %lx:0x%lx, flags 0x%lx, sp 0x%lx, cr2 0x%lx\n",
-          (unsigned long)f->vector, (unsigned long)f->error, (unsigned long)fault.cs, (unsigned long)f->rip,
-          (unsigned long)f->rflags, (unsigned long)fault.rsp, (unsigned long)fault.cr2);
+    print("# unexpected exception %lu, error 0x%lx, at %lx:0x%lx, flags 0x%lx, sp 0x%lx, cr2 0x%lx\n", (unsigned long)f->vector,
+          (unsigned long)f->error, (unsigned long)fault.cs, (unsigned long)f->rip, (unsigned long)f->rflags, (unsigned long)fault.rsp,
+          (unsigned long)fault.cr2);
     fault_count = ~0u; /* the runner's sign for it */
 }
 

@@ -42,18 +42,15 @@ void set_handler(unsigned vector, irq_handler *);
 #ifdef __x86_64__
 #define MOVW "movq"
 #define SP_REG "%%rsp"
-#define ENTER_USER                                                                                                     \
-    "pushq $0x23\n\tpushq try_sp\n\tpushfq\n\tpushq $0x2b\n\tpushq $7773f\n\tiretq\n7773:\n\t"
+#define ENTER_USER "pushq $0x23\n\tpushq try_sp\n\tpushfq\n\tpushq $0x2b\n\tpushq $7773f\n\tiretq\n7773:\n\t"
 #else
 #define MOVW "movl"
 #define SP_REG "%%esp"
-#define ENTER_USER                                                                                                     \
-    "pushl $0x23\n\tpushl try_sp\n\tpushfl\n\tpushl $0x1b\n\tpushl $7773f\n\tiretl\n7773:\n\t"
+#define ENTER_USER "pushl $0x23\n\tpushl try_sp\n\tpushfl\n\tpushl $0x1b\n\tpushl $7773f\n\tiretl\n7773:\n\t"
 #endif
 #define LEAVE_USER "\n\tint $0x81"
 
-#define TRY_ARM                                                                                                        \
-    "movl $0, fault_count\n\t" MOVW " $7770f, try_resume\n\t mov " SP_REG ", try_sp\n\t"
+#define TRY_ARM "movl $0, fault_count\n\t" MOVW " $7770f, try_resume\n\t mov " SP_REG ", try_sp\n\t"
 #define TRY_DISARM "\n7770: " MOVW " $0, try_resume\n\t"
 /* In front of the instruction that is expected to fault, when it is not the first of the text; changes no flags. */
 #define AT MOVW " $7772f, try_at\n7772: "
@@ -68,10 +65,8 @@ void set_handler(unsigned vector, irq_handler *);
  */
 #define ENTER_COMPAT "pushq $0x30\n\tpushq $7774f\n\tlretq\n\t.code32\n7774:\n\t"
 #define LEAVE_COMPAT "\n\tljmp $0x08, $7775f\n\t.code64\n7775:"
-#define ENTER_COMPAT_USER                                                                                              \
-    "pushq $0x23\n\tpushq try_sp\n\tpushfq\n\tpushq $0x1b\n\tpushq $7773f\n\tiretq\n\t.code32\n7773:\n\t"
+#define ENTER_COMPAT_USER "pushq $0x23\n\tpushq try_sp\n\tpushfq\n\tpushq $0x1b\n\tpushq $7773f\n\tiretq\n\t.code32\n7773:\n\t"
 #define AT32 "movl $7772f, try_at\n7772: "
 #define TRY_COMPAT(insn, ...) __asm__ volatile(TRY_ARM ENTER_COMPAT AT32 insn LEAVE_COMPAT TRY_DISARM __VA_ARGS__)
-#define TRY_COMPAT_USER(insn, ...)                                                                                     \
-    __asm__ volatile(TRY_ARM ENTER_COMPAT_USER AT32 insn LEAVE_USER "\n\t.code64" TRY_DISARM __VA_ARGS__)
+#define TRY_COMPAT_USER(insn, ...) __asm__ volatile(TRY_ARM ENTER_COMPAT_USER AT32 insn LEAVE_USER "\n\t.code64" TRY_DISARM __VA_ARGS__)
 #endif

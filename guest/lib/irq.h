@@ -11,7 +11,7 @@ void pic_eoi(unsigned irq);
 
 /* --- 8254 --- */
 #define PIT_HZ 1193182u
-void pit_oneshot(uint16_t count); /* channel 0, mode 0 */
+void pit_oneshot(uint16_t count);  /* channel 0, mode 0 */
 void pit_periodic(uint16_t count); /* channel 0, mode 2 */
 void pit_stop(void);
 /* Busy for that long, by channel 2. */

@@ -26,8 +26,8 @@
 #define PF_RSVD 8u
 #define PF_I 16u
 
-#define TEST_LOW 0x40000000UL     /* free up to 0xbfffffff, for compatibility mode too */
-#define TEST_HIGH 0x8000000000UL  /* a PML4 entry of its own; all above is free as well */
+#define TEST_LOW 0x40000000UL    /* free up to 0xbfffffff, for compatibility mode too */
+#define TEST_HIGH 0x8000000000UL /* a PML4 entry of its own; all above is free as well */
 
 extern uint64_t boot_pml4[512], boot_pdpt[512], boot_pd0[512];
 

@@ -8,7 +8,7 @@
 #endif
 
 /* The order of 0x08-0x28 is what SYSCALL and SYSRET want of STAR. */
-#define SEL_KCODE 0x08   /* of this guest's own width */
+#define SEL_KCODE 0x08 /* of this guest's own width */
 #define SEL_KDATA 0x10
 #define SEL_UCODE32 0x1b
 #define SEL_UDATA 0x23
@@ -16,9 +16,9 @@
 #define SEL_KCODE32 0x30
 #define SEL_KCODE16 0x38
 #define SEL_KDATA16 0x40
-#define SEL_TSS 0x48     /* 16 bytes in the 64-bit guests */
-#define SEL_LDT 0x58     /* the same */
-#define SEL_TEST 0x68    /* from here on free for tests, null before each */
+#define SEL_TSS 0x48  /* 16 bytes in the 64-bit guests */
+#define SEL_LDT 0x58  /* the same */
+#define SEL_TEST 0x68 /* from here on free for tests, null before each */
 #define GDT_ENTRIES 32
 
 #ifdef __x86_64__
@@ -44,8 +44,7 @@
 
 static inline uint64_t desc(uint32_t base, uint32_t limit, uint64_t bits)
 {
-    return bits | (limit & 0xffff) | (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)(base & 0xffffff) << 16 |
-           (uint64_t)(base >> 24) << 56;
+    return bits | (limit & 0xffff) | (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(base >> 24) << 56;
 }
 
 #ifdef __x86_64__

@@ -119,7 +119,7 @@ void test_skip(const char *why)
 static const char *vector_name(unsigned v)
 {
     static const char *const names[] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9",
-                                        "#TS", "#NP", "#SS", "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM"};
+                                        "#TS", "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM"};
     return v < ARRAY_SIZE(names) ? names[v] : "vector";
 }
 
@@ -128,18 +128,17 @@ void check_fault_at(const char *file, int line, unsigned vector, word error, wor
     if (!fault_count)
         test_fail(file, line, "no %s(0x%lx)", vector_name(vector), (unsigned long)error);
     if (fault.vector != vector || fault.error != error)
-        test_fail(file, line, "%s %u (0x%lx) at 0x%lx, not %s (0x%lx)", vector_name(fault.vector), fault.vector,
-                  (unsigned long)fault.error, (unsigned long)fault.rip, vector_name(vector), (unsigned long)error);
+        test_fail(file, line, "%s %u (0x%lx) at 0x%lx, not %s (0x%lx)", vector_name(fault.vector), fault.vector, (unsigned long)fault.error,
+                  (unsigned long)fault.rip, vector_name(vector), (unsigned long)error);
     if (fault.rip != rip)
-        test_fail(file, line, "%s with rip 0x%lx, not 0x%lx", vector_name(vector), (unsigned long)fault.rip,
-                  (unsigned long)rip);
+        test_fail(file, line, "%s with rip 0x%lx, not 0x%lx", vector_name(vector), (unsigned long)fault.rip, (unsigned long)rip);
 }
 
 void check_none_at(const char *file, int line)
 {
     if (fault_count)
-        test_fail(file, line, "%s %u (0x%lx) at 0x%lx, cr2 0x%lx", vector_name(fault.vector), fault.vector,
-                  (unsigned long)fault.error, (unsigned long)fault.rip, (unsigned long)fault.cr2);
+        test_fail(file, line, "%s %u (0x%lx) at 0x%lx, cr2 0x%lx", vector_name(fault.vector), fault.vector, (unsigned long)fault.error,
+                  (unsigned long)fault.rip, (unsigned long)fault.cr2);
 }
 
 static void between_tests(void)

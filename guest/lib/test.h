@@ -26,28 +26,27 @@ void test_skip(const char *why) __attribute__((noreturn));
 /* Ends the VM with the status value << 1 | 1. */
 void guest_exit(uint8_t value) __attribute__((noreturn));
 
-#define check(cond)                                                                                                    \
-    do {                                                                                                               \
-        if (!(cond))                                                                                                   \
-            test_fail(__FILE_NAME__, __LINE__, "%s", #cond);                                                           \
+#define check(cond)                                                                                                                        \
+    do {                                                                                                                                   \
+        if (!(cond))                                                                                                                       \
+            test_fail(__FILE_NAME__, __LINE__, "%s", #cond);                                                                               \
     } while (0)
 
-#define check_eq(is, want)                                                                                             \
-    do {                                                                                                               \
-        uint64_t is_ = (uint64_t)(is), want_ = (uint64_t)(want);                                                       \
-        if (is_ != want_)                                                                                              \
-            test_fail(__FILE_NAME__, __LINE__, "%s is 0x%llx, not 0x%llx", #is, (unsigned long long)is_,                 \
-                      (unsigned long long)want_);                                                                      \
+#define check_eq(is, want)                                                                                                                 \
+    do {                                                                                                                                   \
+        uint64_t is_ = (uint64_t)(is), want_ = (uint64_t)(want);                                                                           \
+        if (is_ != want_)                                                                                                                  \
+            test_fail(__FILE_NAME__, __LINE__, "%s is 0x%llx, not 0x%llx", #is, (unsigned long long)is_, (unsigned long long)want_);       \
     } while (0)
 
 /* Where QEMU's TCG departs from the architecture: the reason stands beside the check, and only TCG may miss it. */
-#define check_but_qemu(cond, why)                                                                                      \
-    do {                                                                                                               \
-        if (!(cond)) {                                                                                                 \
-            if (!cpu_is_tcg())                                                                                         \
-                test_fail(__FILE_NAME__, __LINE__, "%s", #cond);                                                       \
-            print("# qemu deviates at %s:%d: %s\n", __FILE_NAME__, __LINE__, why);                                     \
-        }                                                                                                              \
+#define check_but_qemu(cond, why)                                                                                                          \
+    do {                                                                                                                                   \
+        if (!(cond)) {                                                                                                                     \
+            if (!cpu_is_tcg())                                                                                                             \
+                test_fail(__FILE_NAME__, __LINE__, "%s", #cond);                                                                           \
+            print("# qemu deviates at %s:%d: %s\n", __FILE_NAME__, __LINE__, why);                                                         \
+        }                                                                                                                                  \
     } while (0)
 
 void check_fault_at(const char *file, int line, unsigned vector, word error, word rip);
@@ -58,19 +57,19 @@ void check_none_at(const char *file, int line);
 /* The same where the saved RIP is another one. */
 #define check_fault_rip(vector, error, rip) check_fault_at(__FILE_NAME__, __LINE__, vector, error, (word)(rip))
 #define check_no_fault() check_none_at(__FILE_NAME__, __LINE__)
-#define check_pf(error, address)                                                                                       \
-    do {                                                                                                               \
-        check_fault(EXC_PF, error);                                                                                    \
-        check_eq(fault.cr2, (word)(address));                                                                          \
+#define check_pf(error, address)                                                                                                           \
+    do {                                                                                                                                   \
+        check_fault(EXC_PF, error);                                                                                                        \
+        check_eq(fault.cr2, (word)(address));                                                                                              \
     } while (0)
 
 /* An instruction that TCG does not fault on as it should: only TCG may miss it. */
-#define check_fault_but_qemu(vector, error, why)                                                                       \
-    do {                                                                                                               \
-        if (cpu_is_tcg() && !fault_is(vector, error))                                                                  \
-            print("# qemu deviates at %s:%d: %s\n", __FILE_NAME__, __LINE__, why);                                     \
-        else                                                                                                           \
-            check_fault(vector, error);                                                                                \
+#define check_fault_but_qemu(vector, error, why)                                                                                           \
+    do {                                                                                                                                   \
+        if (cpu_is_tcg() && !fault_is(vector, error))                                                                                      \
+            print("# qemu deviates at %s:%d: %s\n", __FILE_NAME__, __LINE__, why);                                                         \
+        else                                                                                                                               \
+            check_fault(vector, error);                                                                                                    \
     } while (0)
 bool fault_is(unsigned vector, word error);
 

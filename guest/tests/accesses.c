@@ -163,10 +163,10 @@ static void code_changed_through_another_mapping(void)
 static void a_block_may_change_itself(void)
 {
     static const uint8_t text[] = {
-        0xc6, 0x47, 0x0a, 0x2a,       /* movb $42, 10(%rdi): the constant below */
-        0x31, 0xc0,                   /* xor %eax, %eax */
-        0x90, 0x90, 0x90,             /* nop */
-        0x83, 0xc0, 0x01,             /* add $1, %eax: offset 11 is the constant */
+        0xc6, 0x47, 0x0a, 0x2a, /* movb $42, 10(%rdi): the constant below */
+        0x31, 0xc0,             /* xor %eax, %eax */
+        0x90, 0x90, 0x90,       /* nop */
+        0x83, 0xc0, 0x01,       /* add $1, %eax: offset 11 is the constant */
         0xc3,
     };
     uint8_t *code = page_alloc();

@@ -74,12 +74,12 @@ static void xsave_leaf_agrees(void)
 }
 
 /* An instruction that is offered works, one that is not is #UD (TCG decodes some of them all the same). */
-#define check_offered(feature)                                                                                         \
-    do {                                                                                                               \
-        if (cpu_has(feature))                                                                                          \
-            check_no_fault();                                                                                          \
-        else                                                                                                           \
-            check_fault_but_qemu(EXC_UD, 0, #feature " works without being offered");                                  \
+#define check_offered(feature)                                                                                                             \
+    do {                                                                                                                                   \
+        if (cpu_has(feature))                                                                                                              \
+            check_no_fault();                                                                                                              \
+        else                                                                                                                               \
+            check_fault_but_qemu(EXC_UD, 0, #feature " works without being offered");                                                      \
     } while (0)
 
 static void offered_is_what_works(void)
@@ -260,7 +260,7 @@ static void x2apic_mode(void)
     uint32_t id = apic_read(APIC_ID) >> 24, version = apic_read(APIC_VERSION);
 
     check_eq(base & 0xfffff000, 0xfee00000);
-    check(base & BIT(8)); /* the BSP */
+    check(base & BIT(8));                                  /* the BSP */
     TRY("rdmsr", : : "c"(0x802) : "memory", "rax", "rdx"); /* not yet */
     check_fault(EXC_GP, 0);
     wrmsr(MSR_APIC_BASE, base | BIT(10));
@@ -281,7 +281,8 @@ static void x2apic_mode(void)
 }
 
 GUEST_TESTS({"CPUID's leaves", leaves_are_in_range}, {"what every guest needs is offered", needed_features_are_there},
-            {"OSXSAVE mirrors CR4", osxsave_mirrors_cr4}, {"leaf 0xd", xsave_leaf_agrees}, {"what is offered works, the rest is #UD", offered_is_what_works},
-            {"#GP for unknown MSRs", unknown_msrs_fault}, {"EFER and PAT", efer_and_pat}, {"the TSC goes up", tsc_goes_up},
-            {"CR4.TSD", tsc_disable}, {"TSC_ADJUST", tsc_adjust}, {"the TSC and the PIT agree", tsc_and_pit_agree},
-            {"the KVM clock", kvm_clock}, {"hints do nothing", nops_and_hints_do_nothing}, {"x2APIC mode", x2apic_mode});
+            {"OSXSAVE mirrors CR4", osxsave_mirrors_cr4}, {"leaf 0xd", xsave_leaf_agrees},
+            {"what is offered works, the rest is #UD", offered_is_what_works}, {"#GP for unknown MSRs", unknown_msrs_fault},
+            {"EFER and PAT", efer_and_pat}, {"the TSC goes up", tsc_goes_up}, {"CR4.TSD", tsc_disable}, {"TSC_ADJUST", tsc_adjust},
+            {"the TSC and the PIT agree", tsc_and_pit_agree}, {"the KVM clock", kvm_clock}, {"hints do nothing", nops_and_hints_do_nothing},
+            {"x2APIC mode", x2apic_mode});

@@ -111,7 +111,9 @@ static void execution_breakpoints(void)
     word at = 0;
 
     begin();
-    __asm__ volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr1\n\tmov %1, %%dr7\n\tnop\n1: nop\n\tnop" : "=&r"(at) : "r"((word)DR7_FIXED | DR7_L(1)));
+    __asm__ volatile("lea 1f(%%rip), %0\n\tmov %0, %%dr1\n\tmov %1, %%dr7\n\tnop\n1: nop\n\tnop"
+                     : "=&r"(at)
+                     : "r"((word)DR7_FIXED | DR7_L(1)));
     write_dr7(DR7_FIXED);
     check_eq(traps.count, 1);
     check_eq(traps.rip[0], at); /* a fault: in front of it */
@@ -131,7 +133,7 @@ static void data_breakpoints(void)
                      :
                      : "memory", "rax");
     write_dr7(DR7_FIXED);
-    check_eq(traps.count, 2); /* the store, and the one to its last byte */
+    check_eq(traps.count, 2);   /* the store, and the one to its last byte */
     check_eq(traps.rip[0], at); /* a trap: behind it */
     check_eq(traps.dr6[0] & 0xe00f, DR6_B(0));
     begin();

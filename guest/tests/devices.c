@@ -151,7 +151,7 @@ static void pic_registers(void)
     for (unsigned i = 0; i < 5000 && !(inb(0x20) & 1); i++)
         pit_delay_us(1000);
     check_eq(inb(0x20) & 1, 1); /* a masked request is seen all the same */
-    outb(0x20, 0x0b); /* ISR */
+    outb(0x20, 0x0b);           /* ISR */
     check_eq(inb(0x20), 0);
     pit_stop();
 }

@@ -25,8 +25,8 @@ static void compat_only_exceptions(void)
 
 static void invalid_in_64_bit_mode(void)
 {
-    static const uint8_t codes[] = {0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f,
-                                    0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5, 0xd6, 0xea};
+    static const uint8_t codes[] = {0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37,
+                                    0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5, 0xd6, 0xea};
     static uint8_t code[8];
 
     for (unsigned i = 0; i < ARRAY_SIZE(codes); i++) {
@@ -134,7 +134,7 @@ static void double_fault_by_page_faults(void)
     TRY("mov %0, %%es", : : "r"(0xfff8) : "memory");
     check_fault(EXC_PF, PF_W);
     check(fault.cr2 >= TEST_HIGH - 48 && fault.cr2 < TEST_HIGH); /* CPUs differ in which push comes first */
-    idt[EXC_PF].attr &= 0x7f; /* #PF, then #NP */
+    idt[EXC_PF].attr &= 0x7f;                                    /* #PF, then #NP */
     TRY("movb (%0), %%al", : : "r"(TEST_HIGH) : "memory", "rax");
     check(fault_is(EXC_DF, 0));
 }
@@ -175,7 +175,6 @@ GUEST_TESTS(COMMON_EXCEPTIONS, {"#OF, #BR and AAM's #DE in compatibility mode", 
             {"#UD for what 64-bit mode has not", invalid_in_64_bit_mode},
             {"#GP and #SS for non-canonical addresses", non_canonical_addresses},
             {"#SS for a non-canonical stack, on an IST", non_canonical_stack_with_ist},
-            {"the handler's stack is aligned and complete", stack_of_the_handler},
-            {"the interrupt stack table", interrupt_stack_table}, {"#TS for an IST behind the TSS's limit", invalid_tss},
-            {"#DF by page faults", double_fault_by_page_faults},
+            {"the handler's stack is aligned and complete", stack_of_the_handler}, {"the interrupt stack table", interrupt_stack_table},
+            {"#TS for an IST behind the TSS's limit", invalid_tss}, {"#DF by page faults", double_fault_by_page_faults},
             {"#PF comes after the privilege and LOCK", page_fault_before_nothing}, {"faults of IRET", iret_faults});

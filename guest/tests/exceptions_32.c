@@ -72,7 +72,9 @@ static void stack_limit_is_a_stack_fault(void)
     check_no_fault();
     TRY_USER("mov %0, %%ss\nmov $0x100, %%esp\n" AT "ret", : : "r"(SEL_TEST | 3) : "memory");
     check_fault_but_qemu(EXC_SS, 0, NO_LIMITS);
-    TRY_USER("mov %0, %%ss\nmov %%esp, %%edx\nmov %%ebp, %%esp\n" AT "movb %%ss:0x100, %%al\n", : : "r"(SEL_TEST | 3)
+    TRY_USER("mov %0, %%ss\nmov %%esp, %%edx\nmov %%ebp, %%esp\n" AT "movb %%ss:0x100, %%al\n",
+             :
+             : "r"(SEL_TEST | 3)
              : "memory", "eax", "edx");
     check_fault_but_qemu(EXC_SS, 0, NO_LIMITS);
 }
@@ -138,8 +140,6 @@ static void iret_faults(void)
 }
 
 GUEST_TESTS(COMMON_EXCEPTIONS, {"#OF, #BR and AAM's #DE", overflow_bound_and_aam}, {"#GP behind a segment's limit", segment_limits},
-            {"#GP by a segment's type", read_only_execute_only_expand_down},
-            {"#SS behind the stack's limit", stack_limit_is_a_stack_fault},
-            {"the TSS gives the handler's stack", handlers_stack_by_the_tss},
-            {"#TS and #SS for the stacks in the TSS", invalid_tss_stack},
+            {"#GP by a segment's type", read_only_execute_only_expand_down}, {"#SS behind the stack's limit", stack_limit_is_a_stack_fault},
+            {"the TSS gives the handler's stack", handlers_stack_by_the_tss}, {"#TS and #SS for the stacks in the TSS", invalid_tss_stack},
             {"#DF for a fault with no gate", double_fault_without_handler}, {"faults of IRET", iret_faults});

@@ -6,8 +6,7 @@
 #define NO_REGS : : : "memory"
 #define TEST_VECTOR 0x90u
 /* The error code of a fault on the IDT entry of a vector; TCG multiplies the vector by 16 in long mode and leaves out EXT. */
-#define check_idt_fault(exception, v, ext)                                                                             \
-    check_fault(exception, cpu_is_tcg() ? sizeof(struct gate) * (v) + 2 : 8 * (v) + 2 + (ext))
+#define check_idt_fault(exception, v, ext) check_fault(exception, cpu_is_tcg() ? sizeof(struct gate) * (v) + 2 : 8 * (v) + 2 + (ext))
 
 static void divide_errors(void)
 {
@@ -117,7 +116,7 @@ static void bad_selectors(void)
     TRY("mov %0, %%es", : : "r"(0xfff8) : "memory");
     check_fault(EXC_GP, 0xfff8);
     TRY("mov %0, %%es", : : "r"(0xffff) : "memory");
-    check_fault(EXC_GP, 0xfffc); /* RPL is not in an error code */
+    check_fault(EXC_GP, 0xfffc);                   /* RPL is not in an error code */
     TRY("mov %0, %%es", : : "r"(0x0c) : "memory"); /* the LDT, and there is none */
     check_fault(EXC_GP, 0x0c);
     TRY("mov %0, %%ss", : : "r"(SEL_UDATA) : "memory");
@@ -292,7 +291,9 @@ static void alignment_check(void)
     check_fault_but_qemu(EXC_AC, 0, "no alignment check");
     TRY_USER("mov (%0), %%eax", : : "r"(odd) : "memory", "eax"); /* AC clear */
     check_no_fault();
-    TRY("push %1\npopf\n" AT "mov (%0), %%eax\npush %2\npopf", : : "r"(odd), "r"(flags), "r"(flags & ~(word)FLAG_AC)
+    TRY("push %1\npopf\n" AT "mov (%0), %%eax\npush %2\npopf",
+        :
+        : "r"(odd), "r"(flags), "r"(flags & ~(word)FLAG_AC)
         : "memory", "eax"); /* ring 0 */
     check_no_fault();
     write_cr0(read_cr0() & ~(word)CR0_AM);
@@ -334,18 +335,18 @@ static void contributory_faults_double(void)
     check_idt_fault(EXC_NP, EXC_UD, 1);
 }
 
-#define COMMON_EXCEPTIONS                                                                                              \
-    {"#DE by zero and by overflow, in each ring", divide_errors},                                                      \
-        {"#BP saves the next RIP and heeds the gate's DPL", breakpoint_is_a_trap},                                     \
-        {"#UD for what is no instruction", undefined_opcodes}, {"#NM by CR0.TS and CR0.EM", device_not_available},     \
-        {"#NP and #SS for absent segments and gates", not_present}, {"#GP for bad selectors", bad_selectors},          \
-        {"INT n heeds the IDT's limit and the gate", interrupts_through_the_idt},                                      \
-        {"interrupt gates clear IF, trap gates do not", handler_flags_by_gate},                                        \
-        {"faults push RF, INT n does not", faults_push_resume_flag},                                                   \
-        {"#GP for privileged instructions in ring 3", privileged_instructions_in_ring3},                               \
-        {"the TSS opens ports to ring 3", port_permissions}, {"#MF waits for the next x87 instruction", x87_error},    \
-        {"#XM, and #UD without CR4.OSXMMEXCPT", simd_error}, {"#GP for a misaligned MOVAPS", misaligned_vectors},      \
-        {"#AC needs ring 3, AM and AC", alignment_check},                                                              \
-        {"#GP for more than 15 bytes", instructions_longer_than_15_bytes},                                             \
-        {"#UD before privilege before the operand", priority_of_faults},                                               \
-        {"two contributory faults make a #DF", contributory_faults_double}
+#define COMMON_EXCEPTIONS                                                                                                                  \
+    {"#DE by zero and by overflow, in each ring", divide_errors},                                                                          \
+        {"#BP saves the next RIP and heeds the gate's DPL", breakpoint_is_a_trap}, {"#UD for what is no instruction", undefined_opcodes},  \
+        {"#NM by CR0.TS and CR0.EM", device_not_available}, {"#NP and #SS for absent segments and gates", not_present},                    \
+        {"#GP for bad selectors", bad_selectors}, {"INT n heeds the IDT's limit and the gate", interrupts_through_the_idt},                \
+        {"interrupt gates clear IF, trap gates do not", handler_flags_by_gate},                                                            \
+        {"faults push RF, INT n does not", faults_push_resume_flag},                                                                       \
+        {"#GP for privileged instructions in ring 3", privileged_instructions_in_ring3},                                                   \
+        {"the TSS opens ports to ring 3", port_permissions}, {"#MF waits for the next x87 instruction", x87_error},                        \
+        {"#XM, and #UD without CR4.OSXMMEXCPT", simd_error}, {"#GP for a misaligned MOVAPS", misaligned_vectors},                          \
+        {"#AC needs ring 3, AM and AC", alignment_check}, {"#GP for more than 15 bytes", instructions_longer_than_15_bytes},               \
+        {"#UD before privilege before the operand", priority_of_faults},                                                                   \
+    {                                                                                                                                      \
+        "two contributory faults make a #DF", contributory_faults_double                                                                   \
+    }

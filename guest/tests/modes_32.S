@@ -88,7 +88,7 @@ fault2: mov     0xffff, %ax
         movw    $0, 6 * 4 + 2
 fault3: ud2
         mov     $0x110000, %ebx         /* [20] the limit that FS had in protected mode */
-        addr32 mov %fs:(%ebx), %eax
+        mov     %fs:(%ebx), %eax
         movl    %eax, 20(%di)
         lcallw  $0x800, $(far_target - low_code) /* [24] a far call to another CS */
         mov     %ax, 24(%di)

@@ -92,5 +92,5 @@ static void rules_of_long_mode(void)
     check_fault(EXC_GP, 0);
 }
 
-GUEST_TESTS({"real mode", real_mode}, {"real mode, many times", real_mode_many_times},
-            {"long mode and back", long_mode}, {"rules of long mode", rules_of_long_mode});
+GUEST_TESTS({"real mode", real_mode}, {"real mode, many times", real_mode_many_times}, {"long mode and back", long_mode},
+            {"rules of long mode", rules_of_long_mode});

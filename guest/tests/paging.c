@@ -295,6 +295,5 @@ GUEST_TESTS({"4K, 2M and 1G pages translate", three_page_sizes}, {"A and D are s
             {"A and D of large pages", dirty_of_large_pages}, {"a fetch sets A, not D", fetches_set_accessed},
             {"CR0.WP binds ring 0", write_protect}, {"rights of all levels are combined", rights_of_upper_levels},
             {"U/S keeps ring 3 out, but not its descriptors' loads", user_and_supervisor}, {"NX, and bit 63 without NXE", no_execute},
-            {"SMEP", smep}, {"SMAP", smap}, {"reserved bits", reserved_bits},
-            {"ignored bits are left alone", ignored_bits_do_not_matter},
+            {"SMEP", smep}, {"SMAP", smap}, {"reserved bits", reserved_bits}, {"ignored bits are left alone", ignored_bits_do_not_matter},
             {"read-modify-write faults as a write", read_modify_write_faults_as_a_write});

@@ -310,6 +310,6 @@ static void turned_on_and_off(void)
 }
 
 GUEST_TESTS({"two levels", two_level_paging}, {"PS is ignored without PSE", ps_is_ignored_without_pse},
-            {"4 MiB pages", four_megabyte_pages}, {"global pages", global_pages}, {"PAE", pae_paging},
-            {"NX in PAE tables", pae_no_execute}, {"2 MiB pages in PAE tables", pae_large_pages},
-            {"the PDPTE registers", pae_pdpte_registers}, {"paging goes off and on", turned_on_and_off});
+            {"4 MiB pages", four_megabyte_pages}, {"global pages", global_pages}, {"PAE", pae_paging}, {"NX in PAE tables", pae_no_execute},
+            {"2 MiB pages in PAE tables", pae_large_pages}, {"the PDPTE registers", pae_pdpte_registers},
+            {"paging goes off and on", turned_on_and_off});

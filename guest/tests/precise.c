@@ -58,9 +58,9 @@ __asm__(".text\n.globl block\n"
         "setc 0x4200(%rbx)\n\t"
         "jnc 2f\n\t"
         "inc %r15\n"
-        "2: movups %xmm0, 0x7ff8(%rbx)\n\t"       /* from the last page into the one behind: see below */
+        "2: movups %xmm0, 0x7ff8(%rbx)\n\t" /* from the last page into the one behind: see below */
         "addps 0x2000(%rbx), %xmm0\n\t"
-        "mov 0xffe(%rbx), %r9d\n\t"               /* across two pages */
+        "mov 0xffe(%rbx), %r9d\n\t" /* across two pages */
         "mov %r9, 0x1ffb(%rbx)\n\t"
         "lea 0x2ff0(%rbx), %rsi; lea 0x4ff8(%rbx), %rdi; mov $24, %ecx\n\t"
         "rep movsb\n\t"
@@ -276,5 +276,4 @@ static void an_interrupt_at_the_entry(void)
 }
 
 GUEST_TESTS({"the block is the same with and without TF", without_faults}, {"faults find exact registers", faults_find_exact_registers},
-            {"interrupts find exact registers", interrupts_find_exact_registers},
-            {"an interrupt at the entry", an_interrupt_at_the_entry});
+            {"interrupts find exact registers", interrupts_find_exact_registers}, {"an interrupt at the entry", an_interrupt_at_the_entry});

@@ -200,7 +200,9 @@ static void sixteen_bit_code(void)
         "ljmpl $8, $6f\n"
         ".code64\n"
         "6: movq %%rax, %0",
-        : "=m"(ax) : : "memory", "rax", "rcx");
+        : "=m"(ax)
+        :
+        : "memory", "rax", "rcx");
     check_no_fault();
     check_eq(ax, 2);
 }
@@ -304,8 +306,7 @@ static void ldt(void)
 
 GUEST_TESTS({"loads set the accessed bit", loads_set_accessed}, {"null selectors", null_selectors_load},
             {"FS, GS and SWAPGS", fs_and_gs_have_bases}, {"RDFSBASE and its kin", fsgsbase_instructions},
-            {"far calls and returns", far_calls_in_64_bit_mode}, {"call gates", call_gates},
-            {"faults of call gates", call_gate_faults}, {"32-bit code in compatibility mode", far_jumps_between_code_sizes},
-            {"16-bit code in compatibility mode", sixteen_bit_code}, {"conforming code keeps the ring", conforming_code},
-            {"faults of far returns", far_transfer_faults}, {"LAR, LSL, VERR, VERW", lar_lsl_verr_verw}, {"UMIP", umip},
-            {"the LDT", ldt});
+            {"far calls and returns", far_calls_in_64_bit_mode}, {"call gates", call_gates}, {"faults of call gates", call_gate_faults},
+            {"32-bit code in compatibility mode", far_jumps_between_code_sizes}, {"16-bit code in compatibility mode", sixteen_bit_code},
+            {"conforming code keeps the ring", conforming_code}, {"faults of far returns", far_transfer_faults},
+            {"LAR, LSL, VERR, VERW", lar_lsl_verr_verw}, {"UMIP", umip}, {"the LDT", ldt});

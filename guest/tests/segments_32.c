@@ -76,7 +76,9 @@ static void far_return_outward(void)
     TRY("mov %3, %%es\n"
         "mov %%esp, %%eax\npushl $0x23\npushl %%eax\npushl $0x1b\npushl $1f\nlret\n"
         "1: mov %%cs, %0\nmov %%ds, %1\nmov %%es, %2\nint $0x81",
-        : "=&b"(cs), "=&c"(ds), "=&d"(es) : "S"(SEL_B) : "memory", "eax");
+        : "=&b"(cs), "=&c"(ds), "=&d"(es)
+        : "S"(SEL_B)
+        : "memory", "eax");
     check_no_fault();
     check_eq(cs, SEL_UCODE32);
     check_eq(ds, SEL_UDATA); /* ring 3 may keep it */
@@ -127,12 +129,16 @@ static void code_segment_base(void)
     gdt[SEL_A / 8] = desc(base, 0xfffff, DESC_P | DESC_CODE | DESC_DB | DESC_G);
     TRY("pushl $0x68\nmovl $1f, %%eax\nsubl %1, %%eax\npushl %%eax\nlret\n"
         "1: call 2f\n2: popl %0\nljmp $8, $3f\n3: addl %1, %0\nsubl $2b, %0",
-        : "=&b"(ip) : "c"(base) : "memory", "eax");
+        : "=&b"(ip)
+        : "c"(base)
+        : "memory", "eax");
     check_no_fault();
     check_eq(ip, 0);
     TRY("pushl $0x68\nmovl $1f, %%eax\nsubl %0, %%eax\npushl %%eax\nlret\n"
         "1: ud2",
-        : : "c"(base) : "memory", "eax");
+        :
+        : "c"(base)
+        : "memory", "eax");
     check(fault_is(EXC_UD, 0));
     check_eq(fault.cs, SEL_A);
     check_eq(*(volatile uint16_t *)(fault.rip + base), 0x0b0f);
@@ -147,7 +153,9 @@ static void sixteen_bit_stack(void)
     window[0x3f0 / 4] = 0;
     TRY("mov %%esp, %%ebx\nmov %%ss, %%edx\nmov %1, %%ss\nmov $0x123403f4, %%esp\npushl $0x77\nmov %%esp, %0\npopl %%eax\n"
         "mov %%edx, %%ss\nmov %%ebx, %%esp",
-        : "=&c"(esp) : "S"(SEL_A) : "memory", "eax", "ebx", "edx");
+        : "=&c"(esp)
+        : "S"(SEL_A)
+        : "memory", "eax", "ebx", "edx");
     check_no_fault();
     check_eq(esp, 0x123403f0);
     check_eq(window[0x3f0 / 4], 0x77);
@@ -160,7 +168,9 @@ static void sixteen_bit_code(void)
     gdt[SEL_A / 8] = desc(0x100000, 0xffff, DESC_P | DESC_CODE);
     TRY("movl $0x55550000, %%eax\npushl $0x68\nmovl $1f, %%ecx\nsubl $0x100000, %%ecx\npushl %%ecx\nlret\n"
         ".code16\n1: movw $0x8001, %%ax\naddw %%ax, %%ax\nljmpl $8, $2f\n.code32\n2:",
-        : "=&a"(ax) : : "memory", "ecx");
+        : "=&a"(ax)
+        :
+        : "memory", "ecx");
     check_no_fault();
     check_eq(ax, 0x55550002);
 }
@@ -185,6 +195,5 @@ static void push_and_pop_of_segment_registers(void)
 
 GUEST_TESTS({"call gates copy parameters", call_gate_with_parameters}, {"faults of call gates", call_gate_faults},
             {"far returns outward clear what ring 3 may not have", far_return_outward}, {"conforming code", conforming_code},
-            {"bases are added", segment_bases_are_added}, {"code at another base", code_segment_base},
-            {"16-bit stacks", sixteen_bit_stack}, {"16-bit code", sixteen_bit_code},
-            {"PUSH, POP and LES of segment registers", push_and_pop_of_segment_registers});
+            {"bases are added", segment_bases_are_added}, {"code at another base", code_segment_base}, {"16-bit stacks", sixteen_bit_stack},
+            {"16-bit code", sixteen_bit_code}, {"PUSH, POP and LES of segment registers", push_and_pop_of_segment_registers});

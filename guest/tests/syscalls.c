@@ -48,8 +48,7 @@ static void set_up(void)
 /* Registers that ring 3 left, through memory of fixed address. */
 extern volatile uint64_t left[4];
 volatile uint64_t left[4];
-#define STORE_USER                                                                                                     \
-    "pushfq\n\tpopq left\n\tcld\n\tmov %%cs, %%eax\n\tmovq %%rax, left+8\n\tmov %%ss, %%eax\n\tmovq %%rax, left+16"
+#define STORE_USER "pushfq\n\tpopq left\n\tcld\n\tmov %%cs, %%eax\n\tmovq %%rax, left+8\n\tmov %%ss, %%eax\n\tmovq %%rax, left+16"
 
 static void syscall_and_sysret(void)
 {
@@ -58,7 +57,7 @@ static void syscall_and_sysret(void)
     check_no_fault();
     check_eq(seen[0], try_at + 2);
     check_eq(seen[1] & (FLAG_DF | FLAG_CF | FLAG_IF), FLAG_DF | FLAG_CF);
-    check_eq(seen[2], try_sp); /* RSP is left alone */
+    check_eq(seen[2], try_sp);                  /* RSP is left alone */
     check_eq(seen[3] & (FLAG_DF | FLAG_IF), 0); /* SFMASK */
     check_but_qemu(seen[3] & FLAG_CF, "SYSCALL clears the arithmetic flags");
     check_eq(seen[4], SEL_KCODE);
@@ -94,7 +93,10 @@ static void sysret_to_compatibility_mode(void)
     set_up();
     /* SYSRET without REX.W goes to 32-bit code, at ECX. */
     TRY("leaq 1f, %%rcx\nmovl $2, %%r11d\n" AT "sysretl\n.code32\n1: movl $5, %%eax\n.byte 0x40\nmovl %%eax, left\nmov %%cs, %%eax\n"
-        "movl %%eax, left+8\nint $0x81\n.code64", : : : "memory", "rax", "rcx", "r11");
+        "movl %%eax, left+8\nint $0x81\n.code64",
+        :
+        :
+        : "memory", "rax", "rcx", "r11");
     check_no_fault();
     check_eq((uint32_t)left[0], 6);
     check_eq((uint32_t)left[1], SEL_UCODE32);
@@ -149,8 +151,10 @@ static void sysenter_of_intel(void)
         test_skip("AMD has none in long mode");
     /* SYSEXIT's selectors follow SYSENTER_CS: +32 and +40 for 64-bit code are 0x2b and 0x33, so make SS there. */
     gdt[0x30 / 8] = gdt[SEL_UDATA / 8];
-    TRY_USER("movq %%rsp, %%rcx\nleaq 1f, %%rdx\nmovl $1, %%esi\n" AT "sysenter\n1:" STORE_USER, : : : "memory", "rax", "rcx", "rdx",
-             "rsi");
+    TRY_USER("movq %%rsp, %%rcx\nleaq 1f, %%rdx\nmovl $1, %%esi\n" AT "sysenter\n1:" STORE_USER,
+             :
+             :
+             : "memory", "rax", "rcx", "rdx", "rsi");
     check_no_fault();
     check_eq(seen[2], spare_stack(1));
     check_eq(seen[3] & FLAG_IF, 0);
@@ -189,8 +193,7 @@ static void many_syscalls(void)
 }
 
 GUEST_TESTS({"SYSCALL and SYSRET", syscall_and_sysret}, {"SYSCALL from ring 0", syscall_from_ring_0},
-            {"#UD without EFER.SCE, #GP in ring 3", syscall_needs_sce},
-            {"SYSRET to compatibility mode", sysret_to_compatibility_mode},
+            {"#UD without EFER.SCE, #GP in ring 3", syscall_needs_sce}, {"SYSRET to compatibility mode", sysret_to_compatibility_mode},
             {"SYSRET to a non-canonical address", sysret_of_a_non_canonical_address},
             {"SYSCALL in compatibility mode by CSTAR", syscall_in_compatibility_mode},
             {"SYSCALL in compatibility mode is #UD", syscall_of_intel_in_compatibility_mode},

@@ -139,7 +139,7 @@ static void pcid_rules(void)
     word cr3 = read_cr3();
     TRY("mov %0, %%cr3", : : "r"(cr3 | CR3_NOFLUSH) : "memory"); /* without PCIDE bit 63 is reserved */
     check_fault_but_qemu(EXC_GP, 0, "reserved bits of CR3 are not checked");
-    write_cr3(cr3 | 0x18); /* PWT, PCD */
+    write_cr3(cr3 | 0x18);             /* PWT, PCD */
     write_cr4(read_cr4() | CR4_PCIDE); /* CR3[11:0] need only be 0 for PCIDE */
     write_cr4(read_cr4() & ~(word)CR4_PCIDE);
     write_cr3(cr3);

@@ -89,7 +89,10 @@ static void x87_pointers_are_the_guests(void)
 
     if (cpu_is_tcg())
         test_skip("TCG keeps no pointers");
-    __asm__ volatile("fninit\n\tlea 1f(%%rip), %1\n1: fldl %2\n\tfldz\n\tfdivl %2\n\tfnstenv %0" : "=m"(env), "=&r"(at) : "m"(one) : "memory");
+    __asm__ volatile("fninit\n\tlea 1f(%%rip), %1\n1: fldl %2\n\tfldz\n\tfdivl %2\n\tfnstenv %0"
+                     : "=m"(env), "=&r"(at)
+                     : "m"(one)
+                     : "memory");
     /* Some CPUs update the pointers only for unmasked errors: what they say must be a guest address. */
     check(env.fip == 0 || (env.fip >= at && env.fip < at + 32));
     check(env.fdp == 0 || env.fdp == (uint32_t)(word)&one);

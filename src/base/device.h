@@ -9,8 +9,8 @@
  */
 struct device_ops {
     const char *name;
-    void (*reset)(void *dev);                                             /* to the state after power-on */
-    void (*drain)(void *dev);                                             /* finish what is under way towards the host; NULL = never any */
-    int (*save)(void *dev, struct state_writer *);                        /* 0 or -errno */
-    int (*load)(void *dev, struct state_reader *, struct err *);          /* 0 or -errno; on failure the device is as before */
+    void (*reset)(void *dev);                                    /* to the state after power-on */
+    void (*drain)(void *dev);                                    /* finish what is under way towards the host; NULL = never any */
+    int (*save)(void *dev, struct state_writer *);               /* 0 or -errno */
+    int (*load)(void *dev, struct state_reader *, struct err *); /* 0 or -errno; on failure the device is as before */
 };

@@ -67,8 +67,7 @@ void log_guest(struct log_limit *limit, const char *fmt, ...)
     va_list args;
     unsigned held;
 
-    if (now < next || !__atomic_compare_exchange_n(&limit->next_ns, &next, now + NS_PER_SEC, false, __ATOMIC_RELAXED,
-                                                   __ATOMIC_RELAXED)) {
+    if (now < next || !__atomic_compare_exchange_n(&limit->next_ns, &next, now + NS_PER_SEC, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         __atomic_fetch_add(&limit->held_back, 1, __ATOMIC_RELAXED);
         return;
     }

@@ -159,8 +159,8 @@ int state_load(const struct state_desc *desc, void *object, struct state_reader 
     if (!name_is(desc->name, name, name_len))
         return err_set(e, EINVAL, "the saved state has something else where %s should be", desc->name);
     if (version == 0 || version > desc->version)
-        return err_set(e, EINVAL, "the saved state of %s has version %u, and this program knows up to %u", desc->name,
-                       (unsigned)version, desc->version);
+        return err_set(e, EINVAL, "the saved state of %s has version %u, and this program knows up to %u", desc->name, (unsigned)version,
+                       desc->version);
     for (uint64_t i = 0; i < n; i++) {
         rc = load_field(desc, object, r, &seen, e);
         if (rc)

@@ -21,9 +21,14 @@ struct state_desc {
 };
 
 /* Rows for a member of struct type that is one integer, or an array of integers; both were there in version 1. */
-#define STATE_FIELD(type, member) {#member, offsetof(type, member), sizeof(((type *)0)->member), 1, 1}
-#define STATE_ARRAY(type, member)                                                                                          \
-    {#member, offsetof(type, member), sizeof(((type *)0)->member[0]), ARRAY_SIZE(((type *)0)->member), 1}
+#define STATE_FIELD(type, member)                                                                                                          \
+    {                                                                                                                                      \
+#member, offsetof(type, member), sizeof(((type *)0)->member), 1, 1                                                                 \
+    }
+#define STATE_ARRAY(type, member)                                                                                                          \
+    {                                                                                                                                      \
+#member, offsetof(type, member), sizeof(((type *)0)->member[0]), ARRAY_SIZE(((type *)0)->member), 1                                \
+    }
 
 /* Grows as needed. After the first failure every further write does nothing, and error tells it. */
 struct state_writer {

@@ -23,8 +23,7 @@ static int unknown_kernel(const struct boot_file *f, struct err *e)
         return err_set(e, EINVAL, "kernel %s is compressed with %s as a whole; unpack it first", f->name, compression);
     if (f->size >= 5 && !memcmp(f->data, "07070", 5))
         return err_set(e, EINVAL, "kernel %s is a cpio archive, as initrds are; were --kernel and --initrd swapped?", f->name);
-    return err_set(e, EINVAL, "kernel %s is none that umbra boots: no bzImage, ELF vmlinux, PVH or multiboot image, or cut short",
-                   f->name);
+    return err_set(e, EINVAL, "kernel %s is none that umbra boots: no bzImage, ELF vmlinux, PVH or multiboot image, or cut short", f->name);
 }
 
 /*

@@ -10,7 +10,7 @@
 #include "boot/loader.h"
 
 #define SECTOR 512
-#define HEADER_AT 0x1f1      /* Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header" */
+#define HEADER_AT 0x1f1       /* Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header" */
 #define HEADER_END_BYTE 0x201 /* the distance from 0x202 to the header's end */
 #define HEADER_MAGIC_AT 0x202
 #define HEADER_MAGIC 0x53726448u /* "HdrS" */

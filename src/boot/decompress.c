@@ -8,7 +8,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define LZ4_BLOCK_MAX MIB(8)   /* LZ4 frame format, "Legacy frame": every block but the last unpacks to this */
+#define LZ4_BLOCK_MAX MIB(8) /* LZ4 frame format, "Legacy frame": every block but the last unpacks to this */
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define XZ_MEMORY_MAX MIB(256) /* for the dictionary; kernels use up to 128 MiB */
 
@@ -33,8 +33,7 @@ static int unpack_lz4(const uint8_t *in, size_t len, uint8_t *out, size_t out_le
             *why = "the LZ4 stream ends early";
             return -EINVAL;
         }
-        got = LZ4_decompress_safe((const char *)in + at, (char *)out + done, (int)packed,
-                                  (int)MIN(out_len - done, LZ4_BLOCK_MAX));
+        got = LZ4_decompress_safe((const char *)in + at, (char *)out + done, (int)packed, (int)MIN(out_len - done, LZ4_BLOCK_MAX));
         if (got <= 0) {
             *why = "an LZ4 block is damaged or larger than announced";
             return -EINVAL;

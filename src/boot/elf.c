@@ -34,28 +34,28 @@ static bool in_file(uint64_t off, uint64_t len, size_t size)
 
 static int cut_short(const struct elf_image *elf, const char *part, struct err *e)
 {
-    return err_set(e, EINVAL, "%s is cut short: its %s lies beyond the end of the file (%zu bytes); copy or unpack it again",
-                   elf->name, part, elf->size);
+    return err_set(e, EINVAL, "%s is cut short: its %s lies beyond the end of the file (%zu bytes); copy or unpack it again", elf->name,
+                   part, elf->size);
 }
 
-#define WIDEN_HEADER(h, raw)                                                                                                  \
-    (*(h) = (struct elf_header){.type = (raw).e_type,                                                                         \
-                                .machine = (raw).e_machine,                                                                   \
-                                .phentsize = (raw).e_phentsize,                                                               \
-                                .phnum = (raw).e_phnum,                                                                       \
-                                .shentsize = (raw).e_shentsize,                                                               \
-                                .shnum = (raw).e_shnum,                                                                       \
-                                .entry = (raw).e_entry,                                                                       \
-                                .phoff = (raw).e_phoff,                                                                       \
+#define WIDEN_HEADER(h, raw)                                                                                                               \
+    (*(h) = (struct elf_header){.type = (raw).e_type,                                                                                      \
+                                .machine = (raw).e_machine,                                                                                \
+                                .phentsize = (raw).e_phentsize,                                                                            \
+                                .phnum = (raw).e_phnum,                                                                                    \
+                                .shentsize = (raw).e_shentsize,                                                                            \
+                                .shnum = (raw).e_shnum,                                                                                    \
+                                .entry = (raw).e_entry,                                                                                    \
+                                .phoff = (raw).e_phoff,                                                                                    \
                                 .shoff = (raw).e_shoff})
 
-#define WIDEN_PHDR(p, raw)                                                                                                    \
-    (*(p) = (struct elf_phdr){.type = (raw).p_type,                                                                           \
-                              .off = (raw).p_offset,                                                                          \
-                              .vaddr = (raw).p_vaddr,                                                                         \
-                              .paddr = (raw).p_paddr,                                                                         \
-                              .filesz = (raw).p_filesz,                                                                       \
-                              .memsz = (raw).p_memsz,                                                                         \
+#define WIDEN_PHDR(p, raw)                                                                                                                 \
+    (*(p) = (struct elf_phdr){.type = (raw).p_type,                                                                                        \
+                              .off = (raw).p_offset,                                                                                       \
+                              .vaddr = (raw).p_vaddr,                                                                                      \
+                              .paddr = (raw).p_paddr,                                                                                      \
+                              .filesz = (raw).p_filesz,                                                                                    \
+                              .memsz = (raw).p_memsz,                                                                                      \
                               .align = (raw).p_align})
 
 static int read_header(struct elf_image *elf, struct elf_header *h, struct err *e)
@@ -180,8 +180,7 @@ static int resolve_entry(struct elf_image *elf, uint64_t entry, struct err *e)
             return 0;
         }
     }
-    return err_set(e, EINVAL, "%s is damaged: its entry point 0x%llx lies in none of its segments", elf->name,
-                   (unsigned long long)entry);
+    return err_set(e, EINVAL, "%s is damaged: its entry point 0x%llx lies in none of its segments", elf->name, (unsigned long long)entry);
 }
 
 int elf_parse(struct elf_image *elf, const void *data, size_t size, const char *name, struct err *e)

@@ -16,10 +16,10 @@ struct elf_image {
     size_t size;
     const char *name; /* for sentences; borrowed */
     bool is64;
-    uint64_t entry;      /* physical, as linked */
-    uint64_t low, high;  /* [low, high) holds every segment's physical addresses */
-    uint64_t file_end;   /* where the ELF's own bytes end: headers, segments, sections */
-    uint64_t pvh_entry;  /* physical */
+    uint64_t entry;     /* physical, as linked */
+    uint64_t low, high; /* [low, high) holds every segment's physical addresses */
+    uint64_t file_end;  /* where the ELF's own bytes end: headers, segments, sections */
+    uint64_t pvh_entry; /* physical */
     bool has_pvh;
     unsigned count;
     struct elf_segment seg[ELF_MAX_SEGMENTS];

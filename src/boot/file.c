@@ -11,8 +11,7 @@
 
 static int too_large(const char *what, const char *path, size_t max, struct err *e)
 {
-    return err_set(e, EFBIG, "%s %s is larger than %llu MiB; is it the right file?", what, path,
-                   (unsigned long long)max >> 20);
+    return err_set(e, EFBIG, "%s %s is larger than %llu MiB; is it the right file?", what, path, (unsigned long long)max >> 20);
 }
 
 /* Process substitution, /dev/stdin: no size beforehand and no second reading. */

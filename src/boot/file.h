@@ -15,8 +15,8 @@ struct boot_file {
     char *name; /* as the user gave it */
     const uint8_t *data;
     size_t size;
-    int fd;       /* regular file, else -1 */
-    bool owned;   /* data came from malloc (a pipe) */
+    int fd;     /* regular file, else -1 */
+    bool owned; /* data came from malloc (a pipe) */
     struct timespec mtime;
 };
 

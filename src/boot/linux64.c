@@ -87,12 +87,11 @@ static void fill_e820(struct boot_params *zero_page, const struct mem *mem)
     e820_build(&map, mem);
     zero_page->e820_entries = (uint8_t)map.count;
     for (unsigned i = 0; i < map.count; i++)
-        zero_page->e820_table[i] =
-            (struct boot_e820_entry){.addr = map.range[i].gpa, .size = map.range[i].size, .type = map.range[i].type};
+        zero_page->e820_table[i] = (struct boot_e820_entry){.addr = map.range[i].gpa, .size = map.range[i].size, .type = map.range[i].type};
 }
 
-static int place_zero_page(const struct setup_header *header, const struct boot_job *job, bool kaslr, gpa_t initrd,
-                           uint64_t initrd_len, struct err *e)
+static int place_zero_page(const struct setup_header *header, const struct boot_job *job, bool kaslr, gpa_t initrd, uint64_t initrd_len,
+                           struct err *e)
 {
     struct mem *mem = job->machine->mem;
     struct boot_params *zero_page = calloc(1, sizeof(*zero_page));

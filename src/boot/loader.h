@@ -10,8 +10,8 @@
 /* One boot. Everything is borrowed. */
 struct boot_job {
     const struct boot_machine *machine;
-    const char *cmdline;             /* never NULL */
-    const struct boot_file *initrd;  /* NULL = none */
+    const char *cmdline;            /* never NULL */
+    const struct boot_file *initrd; /* NULL = none */
     gpa_t rsdp;
 };
 

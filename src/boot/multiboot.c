@@ -150,9 +150,8 @@ static void describe_module(struct block *b, const struct boot_file *initrd, gpa
     const char *name = slash ? slash + 1 : initrd->name;
 
     memcpy(b->module_name, name, MIN(strlen(name), sizeof(b->module_name) - 1));
-    b->module = (struct module){.start = (uint32_t)at,
-                                .end = (uint32_t)(at + len),
-                                .string = (uint32_t)inside(offsetof(struct block, module_name))};
+    b->module = (struct module){
+        .start = (uint32_t)at, .end = (uint32_t)(at + len), .string = (uint32_t)inside(offsetof(struct block, module_name))};
     b->info.mods_count = 1;
     b->info.mods_addr = (uint32_t)inside(offsetof(struct block, module));
 }

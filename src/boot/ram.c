@@ -61,8 +61,7 @@ int ram_holds_kernel(const struct mem *mem, gpa_t low, uint64_t len, const char 
     return 0;
 }
 
-int ram_place_initrd(struct mem *mem, const char *name, const void *data, uint64_t len, gpa_t floor, gpa_t last, gpa_t *at,
-                     struct err *e)
+int ram_place_initrd(struct mem *mem, const char *name, const void *data, uint64_t len, gpa_t floor, gpa_t last, gpa_t *at, struct err *e)
 {
     gpa_t top = ram_low_top(mem);
 
@@ -71,9 +70,8 @@ int ram_place_initrd(struct mem *mem, const char *name, const void *data, uint64
         return err_set(e, EFBIG, "initrd %s (%llu MiB) is larger than this kernel can take: %llu MiB", name, mib(len),
                        (unsigned long long)(MIN(last, MEM_LOW_TOP - 1) + 1 - MIN(floor, MIN(last, MEM_LOW_TOP))) >> 20);
     if (floor + len > top)
-        return err_set(e, ENOMEM,
-                       "initrd %s (%llu MiB) does not fit beside the kernel in %llu MiB of memory; give at least --memory %lluM", name,
-                       mib(len), mib(mem->size), mib(floor + len + MIB(16)));
+        return err_set(e, ENOMEM, "initrd %s (%llu MiB) does not fit beside the kernel in %llu MiB of memory; give at least --memory %lluM",
+                       name, mib(len), mib(mem->size), mib(floor + len + MIB(16)));
     *at = ALIGN_DOWN(MIN(top, last + 1) - len, PAGE_SIZE);
     if (*at < floor)
         *at = floor;

@@ -21,5 +21,4 @@ int ram_holds_kernel(const struct mem *, gpa_t low, uint64_t len, const char *na
  * Finds the highest page-aligned place for len bytes of file name, at or above floor and with its last byte at most at last, and
  * copies them there. 0 or -errno with a sentence.
  */
-int ram_place_initrd(struct mem *, const char *name, const void *data, uint64_t len, gpa_t floor, gpa_t last, gpa_t *at,
-                     struct err *);
+int ram_place_initrd(struct mem *, const char *name, const void *data, uint64_t len, gpa_t floor, gpa_t last, gpa_t *at, struct err *);

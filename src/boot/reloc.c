@@ -69,8 +69,8 @@ bool reloc_find(struct reloc_table *t, const struct elf_image *elf)
         t->inverse32 = start[1];
         t->inverse32_count = count[1];
     }
-    return t->abs32_count && group_fits(elf, t->abs64, t->abs64_count, 8) &&
-           group_fits(elf, t->inverse32, t->inverse32_count, 4) && group_fits(elf, t->abs32, t->abs32_count, 4);
+    return t->abs32_count && group_fits(elf, t->abs64, t->abs64_count, 8) && group_fits(elf, t->inverse32, t->inverse32_count, 4) &&
+           group_fits(elf, t->abs32, t->abs32_count, 4);
 }
 
 static void add32(const struct elf_image *elf, uint8_t *data, size_t at, size_t count, uint32_t delta)

@@ -30,8 +30,8 @@
 #define CARRY_TICKS BIT(31) /* TMR_STS is set whenever bit 31 of the 32-bit timer changes (4.8.2.1) */
 
 static const struct state_field fields[] = {
-    STATE_FIELD(struct acpi_pm_state, status),        STATE_FIELD(struct acpi_pm_state, enable),
-    STATE_FIELD(struct acpi_pm_state, control),       STATE_FIELD(struct acpi_pm_state, timer_zero_ns),
+    STATE_FIELD(struct acpi_pm_state, status),       STATE_FIELD(struct acpi_pm_state, enable),
+    STATE_FIELD(struct acpi_pm_state, control),      STATE_FIELD(struct acpi_pm_state, timer_zero_ns),
     STATE_FIELD(struct acpi_pm_state, carries_seen),
 };
 static const struct state_desc desc = {"acpi_pm", 1, fields, ARRAY_SIZE(fields)};
@@ -110,8 +110,7 @@ static bool write_word(struct acpi_pm *pm, unsigned reg, uint16_t value, uint16_
         return false;
     if (SLP_TYP(s->control) == ACPI_SLP_TYP_S5)
         return true;
-    log_guest(&pm->complaints, "sleep type %u is none of this machine's: only S5 (%u) is", (unsigned)SLP_TYP(s->control),
-              ACPI_SLP_TYP_S5);
+    log_guest(&pm->complaints, "sleep type %u is none of this machine's: only S5 (%u) is", (unsigned)SLP_TYP(s->control), ACPI_SLP_TYP_S5);
     return false;
 }
 
@@ -180,15 +179,14 @@ static void state_reset(struct acpi_pm_state *s)
     *s = (struct acpi_pm_state){.control = SCI_EN, .timer_zero_ns = clock_monotonic_ns()};
 }
 
-int acpi_pm_init(struct acpi_pm *pm, struct bus *pio, struct loop *loop, struct irq_line sci, void (*power_off)(void *opaque),
-                 void *opaque, struct err *e)
+int acpi_pm_init(struct acpi_pm *pm, struct bus *pio, struct loop *loop, struct irq_line sci, void (*power_off)(void *opaque), void *opaque,
+                 struct err *e)
 {
     int error;
 
     *pm = (struct acpi_pm){.bus = pio, .sci = sci, .power_off = power_off, .opaque = opaque};
     pm->pm1 = (struct bus_range){.name = "ACPI PM1", .base = ACPI_PM1_EVENT_PORT, .size = PM1_BYTES, .ops = &pm1_ops, .opaque = pm};
-    pm->pm_timer =
-        (struct bus_range){.name = "ACPI PM timer", .base = ACPI_PM_TIMER_PORT, .size = 4, .ops = &timer_ops, .opaque = pm};
+    pm->pm_timer = (struct bus_range){.name = "ACPI PM timer", .base = ACPI_PM_TIMER_PORT, .size = 4, .ops = &timer_ops, .opaque = pm};
     pthread_mutex_init(&pm->lock, NULL);
     loop_timer_init(loop, &pm->carry, carried);
     state_reset(&pm->state);

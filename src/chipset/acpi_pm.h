@@ -10,18 +10,18 @@
 #include "mem/bus.h"
 
 /* What the FADT says: 32-bit timer (TMR_VAL_EXT), no SMI_CMD, FIX_RTC set, PWR_BUTTON clear. */
-#define ACPI_PM1_EVENT_PORT 0x600 /* 4 bytes: status, enable */
+#define ACPI_PM1_EVENT_PORT 0x600   /* 4 bytes: status, enable */
 #define ACPI_PM1_CONTROL_PORT 0x604 /* 2 bytes */
-#define ACPI_PM_TIMER_PORT 0x608 /* 4 bytes */
+#define ACPI_PM_TIMER_PORT 0x608    /* 4 bytes */
 #define ACPI_PM_TIMER_HZ 3579545ULL
 #define ACPI_SLP_TYP_S5 5 /* what the DSDT's _S5 package gives */
 
 struct acpi_pm_state {
-    uint16_t status;  /* without the timer's bit, which is computed */
+    uint16_t status; /* without the timer's bit, which is computed */
     uint16_t enable;
-    uint16_t control; /* SCI_EN always set, SLP_EN never */
-    uint64_t timer_zero_ns;  /* CLOCK_MONOTONIC at which the timer was 0; saved as the time since then */
-    uint64_t carries_seen;   /* how often bit 31 had changed when TMR_STS was last cleared */
+    uint16_t control;       /* SCI_EN always set, SLP_EN never */
+    uint64_t timer_zero_ns; /* CLOCK_MONOTONIC at which the timer was 0; saved as the time since then */
+    uint64_t carries_seen;  /* how often bit 31 had changed when TMR_STS was last cleared */
 };
 
 struct acpi_pm {
@@ -39,8 +39,8 @@ struct acpi_pm {
 };
 
 /* pio: the ports above. sci: level. power_off: the guest went to S5; called with no lock held, on the vCPU's thread. */
-int acpi_pm_init(struct acpi_pm *, struct bus *pio, struct loop *, struct irq_line sci, void (*power_off)(void *opaque),
-                 void *opaque, struct err *);
+int acpi_pm_init(struct acpi_pm *, struct bus *pio, struct loop *, struct irq_line sci, void (*power_off)(void *opaque), void *opaque,
+                 struct err *);
 void acpi_pm_fini(struct acpi_pm *); /* loop thread, or with no loop running */
 void acpi_pm_reset(struct acpi_pm *);
 

@@ -22,8 +22,8 @@ enum cmos_index {
     RTC_C = 0x0c,
     RTC_D = 0x0d,
     CMOS_EQUIPMENT = 0x14,
-    CMOS_BASE_MEMORY = 0x15,      /* KiB, 2 bytes */
-    CMOS_EXTENDED_MEMORY = 0x17,  /* KiB above 1 MiB, 2 bytes, again at 0x30 */
+    CMOS_BASE_MEMORY = 0x15,     /* KiB, 2 bytes */
+    CMOS_EXTENDED_MEMORY = 0x17, /* KiB above 1 MiB, 2 bytes, again at 0x30 */
     CMOS_EXTENDED_MEMORY2 = 0x30,
     CMOS_CHECKSUM = 0x2e, /* over 0x10-0x2d, high byte first */
     CMOS_CENTURY = 0x32,
@@ -53,15 +53,14 @@ enum cmos_index {
 #define HOUR_PM 0x80
 #define ALARM_ANY 0xc0
 
-#define UIP_NS 244000            /* UIP is set this long before the update (data sheet, "Update cycle") */
+#define UIP_NS 244000                /* UIP is set this long before the update (data sheet, "Update cycle") */
 #define ALARM_LOOK_NS 10000000000ULL /* the host's date may be stepped while we wait: look again */
 #define SECONDS_PER_DAY 86400
 #define OFFSET_LIMIT_NS (INT64_MAX / 4 * 3) /* what start_clock() can make, and no overflow beside the host's date of this century */
 
 static const struct state_field fields[] = {
-    STATE_FIELD(struct cmos_state, index),       STATE_ARRAY(struct cmos_state, reg),
-    STATE_FIELD(struct cmos_state, offset_ns),   STATE_FIELD(struct cmos_state, second_seen),
-    STATE_FIELD(struct cmos_state, tick_seen_ns),
+    STATE_FIELD(struct cmos_state, index),       STATE_ARRAY(struct cmos_state, reg),          STATE_FIELD(struct cmos_state, offset_ns),
+    STATE_FIELD(struct cmos_state, second_seen), STATE_FIELD(struct cmos_state, tick_seen_ns),
 };
 static const struct state_desc desc = {"cmos", 1, fields, ARRAY_SIZE(fields)};
 

@@ -30,8 +30,7 @@ struct cmos {
 };
 
 /* pio: 0x70, 0x71. irq: ISA IRQ 8. memory_low, memory_high: bytes of RAM below and above 4 GiB, for the bytes in which BIOSes tell them. */
-int cmos_init(struct cmos *, struct bus *pio, struct loop *, struct irq_line irq, uint64_t memory_low, uint64_t memory_high,
-              struct err *);
+int cmos_init(struct cmos *, struct bus *pio, struct loop *, struct irq_line irq, uint64_t memory_low, uint64_t memory_high, struct err *);
 void cmos_fini(struct cmos *); /* loop thread, or with no loop running */
 /* The chip has a battery: date, alarm and memory bytes stay; interrupts are switched off. */
 void cmos_reset(struct cmos *);

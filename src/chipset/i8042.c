@@ -26,10 +26,14 @@
 #define DEVICE_TIMEOUT 0xfe /* what the controller puts for a device that does not answer */
 
 static const struct state_field fields[] = {
-    STATE_FIELD(struct i8042_state, config),    STATE_FIELD(struct i8042_state, output_port),
-    STATE_ARRAY(struct i8042_state, ram),       STATE_FIELD(struct i8042_state, command),
-    STATE_FIELD(struct i8042_state, data),      STATE_FIELD(struct i8042_state, full),
-    STATE_FIELD(struct i8042_state, from_aux),  STATE_FIELD(struct i8042_state, timeout),
+    STATE_FIELD(struct i8042_state, config),
+    STATE_FIELD(struct i8042_state, output_port),
+    STATE_ARRAY(struct i8042_state, ram),
+    STATE_FIELD(struct i8042_state, command),
+    STATE_FIELD(struct i8042_state, data),
+    STATE_FIELD(struct i8042_state, full),
+    STATE_FIELD(struct i8042_state, from_aux),
+    STATE_FIELD(struct i8042_state, timeout),
     STATE_FIELD(struct i8042_state, last_was_command),
 };
 static const struct state_desc desc = {"i8042", 1, fields, ARRAY_SIZE(fields)};
@@ -175,19 +179,17 @@ static const struct bus_ops command_ops = {status_read, command_write};
 
 static void state_reset(struct i8042_state *s)
 {
-    *s = (struct i8042_state){.config = CONFIG_SYSTEM | CONFIG_KEYBOARD_OFF | CONFIG_AUX_OFF,
-                              .output_port = OUTPUT_RUNNING | OUTPUT_A20};
+    *s = (struct i8042_state){.config = CONFIG_SYSTEM | CONFIG_KEYBOARD_OFF | CONFIG_AUX_OFF, .output_port = OUTPUT_RUNNING | OUTPUT_A20};
 }
 
-int i8042_init(struct i8042 *c, struct bus *pio, struct irq_line keyboard_irq, struct irq_line aux_irq,
-               void (*reset)(void *opaque), void *opaque, struct err *e)
+int i8042_init(struct i8042 *c, struct bus *pio, struct irq_line keyboard_irq, struct irq_line aux_irq, void (*reset)(void *opaque),
+               void *opaque, struct err *e)
 {
     int error;
 
     *c = (struct i8042){.bus = pio, .keyboard_irq = keyboard_irq, .aux_irq = aux_irq, .reset = reset, .opaque = opaque};
     c->data_port = (struct bus_range){.name = "i8042 data", .base = DATA_PORT, .size = 1, .ops = &data_ops, .opaque = c};
-    c->command_port =
-        (struct bus_range){.name = "i8042 command", .base = COMMAND_PORT, .size = 1, .ops = &command_ops, .opaque = c};
+    c->command_port = (struct bus_range){.name = "i8042 command", .base = COMMAND_PORT, .size = 1, .ops = &command_ops, .opaque = c};
     pthread_mutex_init(&c->lock, NULL);
     state_reset(&c->state);
     error = bus_add(pio, &c->data_port, e);
@@ -243,7 +245,8 @@ static bool takes_data(uint8_t command)
 
 static bool is_possible(const struct i8042_state *s)
 {
-    return (!s->command || takes_data(s->command)) && (s->output_port & OUTPUT_A20) && s->full <= 1 && s->from_aux <= 1 && s->timeout <= 1 && s->last_was_command <= 1;
+    return (!s->command || takes_data(s->command)) && (s->output_port & OUTPUT_A20) && s->full <= 1 && s->from_aux <= 1 &&
+           s->timeout <= 1 && s->last_was_command <= 1;
 }
 
 static int device_load(void *dev, struct state_reader *r, struct err *e)

@@ -23,10 +23,9 @@
 
 #define CHANNEL(member) STATE_FIELD(struct i8254_channel, member)
 static const struct state_field channel_fields[] = {
-    CHANNEL(start),          CHANNEL(paused),     CHANNEL(reload),    CHANNEL(next_reload), CHANNEL(backlog), CHANNEL(fired),
-    CHANNEL(mode),           CHANNEL(bcd),        CHANNEL(access),    CHANNEL(gate),        CHANNEL(counting), CHANNEL(write_high),
-    CHANNEL(write_low),      CHANNEL(read_high),  CHANNEL(latch),     CHANNEL(count_latched),
-    CHANNEL(status_latched), CHANNEL(status),
+    CHANNEL(start),     CHANNEL(paused),    CHANNEL(reload), CHANNEL(next_reload),   CHANNEL(backlog),        CHANNEL(fired),
+    CHANNEL(mode),      CHANNEL(bcd),       CHANNEL(access), CHANNEL(gate),          CHANNEL(counting),       CHANNEL(write_high),
+    CHANNEL(write_low), CHANNEL(read_high), CHANNEL(latch),  CHANNEL(count_latched), CHANNEL(status_latched), CHANNEL(status),
 };
 static const struct state_desc channel_desc = {"i8254 channel", 1, channel_fields, ARRAY_SIZE(channel_fields)};
 
@@ -114,14 +113,10 @@ static bool out_level(const struct i8254_channel *c, uint64_t now)
     d = elapsed(c, now);
     switch (c->mode) {
     case 0:
-    case 1:
-        return d >= n;
-    case 2:
-        return !c->gate || d % n != n - 1;
-    case 3:
-        return !c->gate || d % n < (n + 1) / 2;
-    default:
-        return d != n;
+    case 1: return d >= n;
+    case 2: return !c->gate || d % n != n - 1;
+    case 3: return !c->gate || d % n < (n + 1) / 2;
+    default: return d != n;
     }
 }
 
@@ -274,8 +269,8 @@ static void latch_status(struct i8254_channel *c, uint64_t now)
     if (c->status_latched)
         return;
     settle(c, now);
-    c->status = (uint8_t)((out_level(c, now) ? STATUS_OUT : 0) | (null_count ? STATUS_NULL_COUNT : 0) | c->access << 4 |
-                          c->mode << 1 | c->bcd);
+    c->status = (uint8_t)((out_level(c, now) ? STATUS_OUT : 0) | (null_count ? STATUS_NULL_COUNT : 0) | c->access << 4 | c->mode << 1 |
+                          c->bcd);
     c->status_latched = 1;
 }
 
@@ -485,8 +480,8 @@ static int device_save(void *dev, struct state_writer *w)
 static bool is_possible(const struct i8254_channel *c)
 {
     return c->mode <= 5 && c->access >= 1 && c->access <= 3 && c->bcd <= 1 && c->gate <= 1 && c->reload <= 65536 &&
-           c->next_reload <= 65536 && c->backlog <= BACKLOG_MAX && c->counting <= 1 && (!c->counting || c->reload) &&
-           c->fired <= 1 && c->write_high <= 1 && c->read_high <= 1 && c->count_latched <= 1 && c->status_latched <= 1;
+           c->next_reload <= 65536 && c->backlog <= BACKLOG_MAX && c->counting <= 1 && (!c->counting || c->reload) && c->fired <= 1 &&
+           c->write_high <= 1 && c->read_high <= 1 && c->count_latched <= 1 && c->status_latched <= 1;
 }
 
 /* The gates of channels 0 and 1 are wired, that of channel 2 is a bit of port 0x61. */

@@ -20,12 +20,12 @@ struct i8254_channel {
     uint8_t fired;        /* modes 0, 4: the terminal count was reached and told */
     uint8_t mode;         /* 0-5 */
     uint8_t bcd;
-    uint8_t access;       /* 1 = low byte, 2 = high byte, 3 = low then high */
+    uint8_t access; /* 1 = low byte, 2 = high byte, 3 = low then high */
     uint8_t gate;
-    uint8_t counting;     /* loaded, and in modes 1 and 5 triggered */
-    uint8_t write_high;   /* access 3: the high byte comes next */
-    uint8_t write_low;    /* ... and this low byte waits for it */
-    uint8_t read_high;    /* access 3: the next read gives the high byte */
+    uint8_t counting;   /* loaded, and in modes 1 and 5 triggered */
+    uint8_t write_high; /* access 3: the high byte comes next */
+    uint8_t write_low;  /* ... and this low byte waits for it */
+    uint8_t read_high;  /* access 3: the next read gives the high byte */
     uint8_t count_latched;
     uint16_t latch;
     uint8_t status_latched;

@@ -20,7 +20,7 @@ static const uint8_t elcr_writable[2] = {0xf8, 0xde};
 
 #define CHIP(member) STATE_FIELD(struct i8259_chip, member)
 static const struct state_field chip_fields[] = {
-    CHIP(lines), CHIP(irr),       CHIP(imr),   CHIP(isr),    CHIP(elcr),        CHIP(icw1),         CHIP(icw2),     CHIP(icw4),
+    CHIP(lines),     CHIP(irr),   CHIP(imr),    CHIP(isr),         CHIP(elcr),         CHIP(icw1),     CHIP(icw2), CHIP(icw4),
     CHIP(init_step), CHIP(ready), CHIP(lowest), CHIP(rotate_aeoi), CHIP(special_mask), CHIP(read_isr), CHIP(poll),
 };
 static const struct state_desc chip_desc = {"i8259", 1, chip_fields, ARRAY_SIZE(chip_fields)};
@@ -173,9 +173,7 @@ static void write_icw(struct i8259_chip *c, uint8_t value)
         c->icw2 = value & 0xf8;
         c->init_step = c->icw1 & ICW1_SINGLE ? (wants_icw4 ? 4 : 0) : 3;
         break;
-    case 3: /* which inputs have slaves: wired, so the value changes nothing */
-        c->init_step = wants_icw4 ? 4 : 0;
-        break;
+    case 3: /* which inputs have slaves: wired, so the value changes nothing */ c->init_step = wants_icw4 ? 4 : 0; break;
     default:
         c->icw4 = value;
         c->init_step = 0;
@@ -191,22 +189,13 @@ static void write_ocw2(struct i8259_chip *c, uint8_t value)
 
     switch (value >> 5) {
     case 0: /* rotate in automatic EOI mode: clear, set */
-    case 4:
-        c->rotate_aeoi = value >> 7;
-        break;
+    case 4: c->rotate_aeoi = value >> 7; break;
     case 1: /* non-specific EOI, without and with rotation */
-    case 5:
-        end_of_interrupt(c, highest(c, serving), value >> 7);
-        break;
+    case 5: end_of_interrupt(c, highest(c, serving), value >> 7); break;
     case 3: /* specific EOI, without and with rotation */
-    case 7:
-        end_of_interrupt(c, input, value >> 7);
-        break;
-    case 6:
-        c->lowest = (uint8_t)input;
-        break;
-    default: /* 2: no operation */
-        break;
+    case 7: end_of_interrupt(c, input, value >> 7); break;
+    case 6: c->lowest = (uint8_t)input; break;
+    default: /* 2: no operation */ break;
     }
 }
 

@@ -7,21 +7,21 @@
 #include "mem/bus.h"
 
 struct i8259_chip {
-    uint8_t lines;        /* the IR inputs as they stand */
-    uint8_t irr;          /* requests: latched edges, or levels that stand */
-    uint8_t imr;          /* OCW1 */
+    uint8_t lines; /* the IR inputs as they stand */
+    uint8_t irr;   /* requests: latched edges, or levels that stand */
+    uint8_t imr;   /* OCW1 */
     uint8_t isr;
-    uint8_t elcr;         /* 1 = level-triggered */
-    uint8_t icw1;         /* bit 0: ICW4 comes, 1: single, 3: all inputs are level-triggered */
-    uint8_t icw2;         /* vector base */
-    uint8_t icw4;         /* bit 1: automatic EOI, 4: special fully nested */
-    uint8_t init_step;    /* the ICW that comes next: 2, 3, 4; 0 = none */
-    uint8_t ready;        /* the sequence of ICWs was finished; before it no interrupt leaves the chip */
-    uint8_t lowest;       /* the input of lowest priority: 7 unless rotated */
+    uint8_t elcr;      /* 1 = level-triggered */
+    uint8_t icw1;      /* bit 0: ICW4 comes, 1: single, 3: all inputs are level-triggered */
+    uint8_t icw2;      /* vector base */
+    uint8_t icw4;      /* bit 1: automatic EOI, 4: special fully nested */
+    uint8_t init_step; /* the ICW that comes next: 2, 3, 4; 0 = none */
+    uint8_t ready;     /* the sequence of ICWs was finished; before it no interrupt leaves the chip */
+    uint8_t lowest;    /* the input of lowest priority: 7 unless rotated */
     uint8_t rotate_aeoi;
     uint8_t special_mask;
-    uint8_t read_isr;     /* OCW3: what a read of the even port gives */
-    uint8_t poll;         /* OCW3: the next read is a poll */
+    uint8_t read_isr; /* OCW3: what a read of the even port gives */
+    uint8_t poll;     /* OCW3: the next read is a poll */
 };
 
 struct i8259_state {

@@ -186,8 +186,7 @@ static void state_reset(struct ioapic_state *s)
         s->redirection[pin] = RTE_MASKED;
 }
 
-int ioapic_init(struct ioapic *io, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque,
-                struct err *e)
+int ioapic_init(struct ioapic *io, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque, struct err *e)
 {
     int rc;
 

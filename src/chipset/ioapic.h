@@ -32,8 +32,7 @@ struct ioapic {
  * mmio: IOAPIC_GPA, 4 KiB. msi: delivers a message in the format of SDM vol. 3 10.11 (level-triggered ones carry bits 15:14 = 11); 0, or
  * -errno when nobody took it. Called under this device's lock; it must not come back in here.
  */
-int ioapic_init(struct ioapic *, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque,
-                struct err *);
+int ioapic_init(struct ioapic *, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque, struct err *);
 void ioapic_fini(struct ioapic *);
 void ioapic_reset(struct ioapic *);
 

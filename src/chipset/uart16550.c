@@ -74,9 +74,20 @@
 
 #define UART(member) STATE_FIELD(struct uart16550_state, member)
 static const struct state_field fields[] = {
-    UART(ier),          UART(fcr),      UART(lcr),        UART(mcr),     UART(msr),
-    UART(scratch),      UART(overrun), UART(divisor),  UART(thre_pending), UART(thre_due),
-    UART(rx_timeout),   UART(rx_head),  UART(rx_count),   STATE_ARRAY(struct uart16550_state, rx_data),
+    UART(ier),
+    UART(fcr),
+    UART(lcr),
+    UART(mcr),
+    UART(msr),
+    UART(scratch),
+    UART(overrun),
+    UART(divisor),
+    UART(thre_pending),
+    UART(thre_due),
+    UART(rx_timeout),
+    UART(rx_head),
+    UART(rx_count),
+    STATE_ARRAY(struct uart16550_state, rx_data),
     STATE_ARRAY(struct uart16550_state, rx_break),
 };
 static const struct state_desc desc = {"uart16550", 1, fields, ARRAY_SIZE(fields)};
@@ -161,7 +172,9 @@ static size_t room_of(const struct uart16550 *u)
 {
     const struct uart16550_state *s = &u->state;
 
-    return s->mcr & MCR_LOOP ? 0 : fifo_size(s) - MIN(s->rx_count, fifo_size(s));
+    if ((s->mcr & MCR_LOOP) || (u->host.waits_for_rts && !(s->mcr & MCR_RTS)))
+        return 0;
+    return fifo_size(s) - MIN(s->rx_count, fifo_size(s));
 }
 
 static void room_again(struct uart16550 *u)

@@ -13,7 +13,7 @@
 
 struct uart16550_state {
     uint8_t ier, fcr, lcr, mcr, msr, scratch;
-    uint8_t overrun;      /* LSR.OE */
+    uint8_t overrun; /* LSR.OE */
     uint16_t divisor;
     uint8_t thre_pending; /* the transmitter-empty interrupt is latched */
     uint8_t thre_due;     /* a byte was sent whose transmitter-empty interrupt is not latched yet */
@@ -33,6 +33,11 @@ struct uart16550_host {
     size_t (*out)(void *opaque, const uint8_t *data, size_t len);
     /* There is room again, after uart16550_receive() took less than it was given or uart16550_room() was 0. NULL: not wanted. */
     void (*room)(void *opaque);
+    /*
+     * There is room only while the guest raises RTS, as on a line with flow control. Without it, what comes before a driver has set up its
+     * FIFOs is lost, as a driver clears them.
+     */
+    bool waits_for_rts;
 };
 
 struct uart16550 {
@@ -57,9 +62,9 @@ struct uart16550 {
 };
 
 /* pio: base .. base + 7. host is copied. */
-int uart16550_init(struct uart16550 *, struct bus *pio, uint16_t base, struct irq_line irq, struct loop *,
-                   const struct uart16550_host *, struct err *);
-void uart16550_fini(struct uart16550 *); /* loop thread, or with no loop running; drain first to lose nothing */
+int uart16550_init(struct uart16550 *, struct bus *pio, uint16_t base, struct irq_line irq, struct loop *, const struct uart16550_host *,
+                   struct err *);
+void uart16550_fini(struct uart16550 *);  /* loop thread, or with no loop running; drain first to lose nothing */
 void uart16550_reset(struct uart16550 *); /* what the guest wrote before still goes out */
 
 /* Input, on the loop's thread: how many bytes the guest's side can take now, and taking them. Returns how many were taken. */

@@ -251,8 +251,8 @@ static void console_room(void *opaque)
 
 /* --- life --- */
 
-int console_init(struct console *c, const struct config *config, struct loop *loop,
-                 void (*on_escape)(void *opaque, enum escape_action), void *opaque, struct err *e)
+int console_init(struct console *c, const struct config *config, struct loop *loop, void (*on_escape)(void *opaque, enum escape_action),
+                 void *opaque, struct err *e)
 {
     *c = (struct console){.loop = loop, .on_escape = on_escape, .opaque = opaque};
     loop_timer_init(loop, &c->look, look_for_foreground);
@@ -291,7 +291,8 @@ void console_fini(struct console *c)
 
 struct uart16550_host console_host(struct console *c)
 {
-    return (struct uart16550_host){.opaque = c, .out = console_out, .room = console_room};
+    /* People see what became of what they type; a file is typed as a whole, before the guest has a driver. */
+    return (struct uart16550_host){.opaque = c, .out = console_out, .room = console_room, .waits_for_rts = !terminal_is_there()};
 }
 
 int console_start(struct console *c, struct uart16550 *uart, struct err *e)

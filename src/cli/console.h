@@ -21,9 +21,9 @@ struct console {
     bool in_background;     /* it is a terminal that another job has: left alone until this one is in front again */
     struct loop_timer look; /* ... which nobody tells us */
     struct escape escape;
-    size_t pending_count;   /* input that the guest has not taken yet */
+    size_t pending_count; /* input that the guest has not taken yet */
     uint8_t pending[CONSOLE_PENDING];
-    bool break_waits;       /* so does a break: before the byte at ... */
+    bool break_waits; /* so does a break: before the byte at ... */
     size_t break_at;
     void (*on_escape)(void *opaque, enum escape_action);
     void *opaque;
@@ -33,8 +33,8 @@ struct console {
  * Opens what the configuration asks for and makes a terminal raw. 0 or -errno with a sentence. The loop outlives the console. Everything
  * here: the loop's thread.
  */
-int console_init(struct console *, const struct config *, struct loop *, void (*on_escape)(void *opaque, enum escape_action),
-                 void *opaque, struct err *);
+int console_init(struct console *, const struct config *, struct loop *, void (*on_escape)(void *opaque, enum escape_action), void *opaque,
+                 struct err *);
 void console_fini(struct console *); /* the terminal is as before */
 
 /* What the UART calls, from console_start() on, which begins to read input for it. */

@@ -15,12 +15,12 @@ static const char statuses[] = "  0  the guest powered off (or rebooted, with --
                                "  (v << 1) | 1  the guest wrote v to port 0xf4 (--debug-exit)\n"
                                "  128 + n  umbra was ended by signal n (143: SIGTERM)\n";
 
-static const char standard_input[] =
-    "The serial console is standard input and output. On a terminal, Ctrl-a is the\n"
-    "escape key. Standard input may as well be a pipe, a file, /dev/null or closed:\n"
-    "what it holds is typed into the guest, there is no escape key then, and at its\n"
-    "end the guest goes on. A serial line does not tell the window's size: in the\n"
-    "guest, 'resize' asks the terminal for it (the default guest does so by itself).\n";
+static const char standard_input[] = "The serial console is standard input and output. On a terminal, Ctrl-a is the\n"
+                                     "escape key. Standard input may as well be a pipe, a file, /dev/null or closed:\n"
+                                     "what it holds is typed into the guest once that raises RTS, as every driver\n"
+                                     "does; there is no escape key then, and at its end the guest goes on.\n"
+                                     "A serial line does not tell the window's size: in the guest, 'resize' asks the\n"
+                                     "terminal for it (the default guest does so by itself).\n";
 
 void help_umbra(FILE *f)
 {

@@ -31,8 +31,13 @@ static const struct {
     const char *name;
     void (*text)(FILE *);
 } texts[] = {
-    {"--help", help_umbra}, {"-h", help_umbra},     {"help", help_umbra}, {"--version", version},
-    {"-V", version},        {"--man-page", help_man}, {"--bash-completion", help_completion},
+    {"--help", help_umbra},
+    {"-h", help_umbra},
+    {"help", help_umbra},
+    {"--version", version},
+    {"-V", version},
+    {"--man-page", help_man},
+    {"--bash-completion", help_completion},
 };
 
 /* The number of a closed one would go to the next file that is opened, which would then get messages. */

@@ -154,7 +154,7 @@ int cli_probe(int argc, char **argv)
 {
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         help_probe(stdout);
-        return EXIT_SUCCESS;
+        return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
     }
     if (argc > 1) {
         log_error("umbra probe takes no arguments, but was given '%.100s'", argv[1]);

@@ -121,7 +121,8 @@ static int apply_all(struct config *c, const char *path, const char *text, json_
     const char *key;
     json_t *value;
 
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         const struct config_option *option = config_option_find(key);
         struct err why;
         int error;

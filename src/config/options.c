@@ -159,12 +159,11 @@ const struct config_option config_options[] = {
     {"console", CONFIG_TEXT, "tty|file:PATH|none",
      "where the serial console goes: standard input and output\n(default), a file (output only), or nowhere", set_console},
     {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", set_no_reboot},
-    {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1",
-     set_debug_exit},
+    {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1", set_debug_exit},
     {"stats", CONFIG_SWITCH_OR_TEXT, "FILE",
      "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", set_stats},
-    {"config", CONFIG_INCLUDE, "FILE.json",
-     "read settings from a JSON object whose keys are these flags'\nnames; flags win over the file", NULL},
+    {"config", CONFIG_INCLUDE, "FILE.json", "read settings from a JSON object whose keys are these flags'\nnames; flags win over the file",
+     NULL},
 };
 const unsigned config_option_count = ARRAY_SIZE(config_options);
 

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#define TYPE_DATA 3        /* read/write, accessed */
-#define TYPE_CODE 11       /* execute/read, accessed */
+#define TYPE_DATA 3  /* read/write, accessed */
+#define TYPE_CODE 11 /* execute/read, accessed */
 #define TYPE_LDT 2
 #define TYPE_TSS_BUSY 11
 #define FLAT_LIMIT 0xffffffffu
@@ -60,13 +60,11 @@ void cpu_state_reset(struct cpu_state *s)
 
 static void flat_segments(struct cpu_state *s, uint32_t code_mode)
 {
-    static const struct cpu_seg data = {
-        .limit = FLAT_LIMIT, .attr = SEG_P | SEG_S | SEG_G | SEG_DB | TYPE_DATA, .sel = SEL_DATA};
+    static const struct cpu_seg data = {.limit = FLAT_LIMIT, .attr = SEG_P | SEG_S | SEG_G | SEG_DB | TYPE_DATA, .sel = SEL_DATA};
 
     for (unsigned i = 0; i < SEG_COUNT; i++)
         s->seg[i] = data;
-    s->seg[SEG_CS] = (struct cpu_seg){
-        .limit = FLAT_LIMIT, .attr = SEG_P | SEG_S | SEG_G | TYPE_CODE | code_mode, .sel = SEL_CODE};
+    s->seg[SEG_CS] = (struct cpu_seg){.limit = FLAT_LIMIT, .attr = SEG_P | SEG_S | SEG_G | TYPE_CODE | code_mode, .sel = SEL_CODE};
     s->ldtr = (struct cpu_seg){.attr = SEG_UNUSABLE};
     s->tr = (struct cpu_seg){.limit = 0x67, .attr = SEG_P | TYPE_TSS_BUSY}; /* as the PVH boot protocol has it */
     s->gdtr.limit = 0;

@@ -72,9 +72,9 @@ struct engine {
     int (*get_state)(struct vcpu *, struct cpu_state *, unsigned groups); /* vCPU thread, outside run() */
     int (*set_state)(struct vcpu *, const struct cpu_state *, unsigned groups);
 
-    int (*msi)(struct vm *, uint64_t addr, uint32_t data);  /* deliver a message-signalled interrupt. Any thread */
-    void (*extint)(struct vm *, bool level);                /* the 8259 pair's INTR line into the BSP's LINT0 */
-    int (*nmi)(struct vcpu *);                              /* any thread */
+    int (*msi)(struct vm *, uint64_t addr, uint32_t data); /* deliver a message-signalled interrupt. Any thread */
+    void (*extint)(struct vm *, bool level);               /* the 8259 pair's INTR line into the BSP's LINT0 */
+    int (*nmi)(struct vcpu *);                             /* any thread */
 
     void (*stats)(struct vm *, struct stats_out *); /* the engine's own counters */
 };

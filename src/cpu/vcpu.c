@@ -11,15 +11,9 @@
 #include "base/clock.h"
 
 const char *const vm_exit_names[VM_EXIT_REASON_COUNT] = {
-    [VM_EXIT_PIO] = "PIO",
-    [VM_EXIT_MMIO] = "MMIO",
-    [VM_EXIT_HLT] = "HLT",
-    [VM_EXIT_MSR] = "MSR",
-    [VM_EXIT_HYPERCALL] = "HYPERCALL",
-    [VM_EXIT_SHUTDOWN] = "SHUTDOWN",
-    [VM_EXIT_DEBUG] = "DEBUG",
-    [VM_EXIT_INTR] = "INTR",
-    [VM_EXIT_EOI] = "EOI",
+    [VM_EXIT_PIO] = "PIO",           [VM_EXIT_MMIO] = "MMIO",           [VM_EXIT_HLT] = "HLT",
+    [VM_EXIT_MSR] = "MSR",           [VM_EXIT_HYPERCALL] = "HYPERCALL", [VM_EXIT_SHUTDOWN] = "SHUTDOWN",
+    [VM_EXIT_DEBUG] = "DEBUG",       [VM_EXIT_INTR] = "INTR",           [VM_EXIT_EOI] = "EOI",
     [VM_EXIT_INTERNAL] = "INTERNAL",
 };
 
@@ -121,18 +115,15 @@ static void handle_exit(struct vcpu *vcpu, struct vm_exit *exit)
         else
             exit->mmio.value = bus_read(&vm->mmio, exit->mmio.gpa, exit->mmio.size);
         break;
-    case VM_EXIT_HLT:       /* the engine slept in run() */
-    case VM_EXIT_MSR:       /* and it answered these itself: they are here to be counted */
+    case VM_EXIT_HLT: /* the engine slept in run() */
+    case VM_EXIT_MSR: /* and it answered these itself: they are here to be counted */
     case VM_EXIT_HYPERCALL:
     case VM_EXIT_EOI:
-    case VM_EXIT_INTR:      /* the requests come next in any case */
-        break;
+    case VM_EXIT_INTR: /* the requests come next in any case */ break;
     case VM_EXIT_SHUTDOWN: triple_fault(vcpu); break;
     case VM_EXIT_INTERNAL: cannot_go_on(vcpu, exit->internal.text); break;
-    case VM_EXIT_DEBUG:     /* nobody sets a breakpoint */
-    case VM_EXIT_REASON_COUNT:
-        cannot_go_on(vcpu, "it left the guest without a reason");
-        break;
+    case VM_EXIT_DEBUG: /* nobody sets a breakpoint */
+    case VM_EXIT_REASON_COUNT: cannot_go_on(vcpu, "it left the guest without a reason"); break;
     }
 }
 

@@ -25,8 +25,8 @@ enum vm_end {
 /* What the interrupt controllers outside the engine offer to it. */
 struct vm_irqchip {
     void *opaque;
-    int (*extint_ack)(void *opaque);              /* INTA cycle of the 8259 pair: a vector, or -1 when it is gone */
-    void (*eoi)(void *opaque, uint8_t vector);    /* a level-triggered vector was ended: IOAPIC */
+    int (*extint_ack)(void *opaque);           /* INTA cycle of the 8259 pair: a vector, or -1 when it is gone */
+    void (*eoi)(void *opaque, uint8_t vector); /* a level-triggered vector was ended: IOAPIC */
 };
 
 #define VCPU_MAX 64
@@ -42,10 +42,10 @@ struct vcpu {
     atomic_uint requests; /* enum vcpu_request */
 
     /* Guarded by vm->lock. */
-    bool ready;     /* its thread has set it up, or failed with init_error */
-    bool standing;  /* waits outside run(); counted in vm->paused */
+    bool ready;    /* its thread has set it up, or failed with init_error */
+    bool standing; /* waits outside run(); counted in vm->paused */
     int init_error;
-    struct err *init_err; /* the creator's, until ready */
+    struct err *init_err;                   /* the creator's, until ready */
     void (*call)(struct vcpu *, void *arg); /* to be run by its thread while it stands */
     void *call_arg;
 
@@ -73,9 +73,9 @@ struct vm {
     pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t changed;
     enum vm_end end;
-    int end_value;     /* VM_END_DEBUG_EXIT: the byte; VM_END_QUIT: the exit status */
+    int end_value;      /* VM_END_DEBUG_EXIT: the byte; VM_END_QUIT: the exit status */
     char end_text[256]; /* a sentence, when there is one to say */
-    unsigned paused;   /* vCPUs waiting */
+    unsigned paused;    /* vCPUs waiting */
 
     uint64_t started_ns; /* CLOCK_MONOTONIC at the first VM entry */
 };

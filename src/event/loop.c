@@ -30,7 +30,7 @@ struct loop {
     int epoll_fd, timer_fd, wake_fd;
     atomic_bool stop;
 
-    pthread_mutex_t lock; /* guards what follows */
+    pthread_mutex_t lock;                  /* guards what follows */
     struct epoll_event batch[EVENT_BATCH]; /* being served; loop_remove_fd() takes its fd out. The kernel's while batch_count is 0 */
     int batch_count;
     struct loop_timer **heap; /* [0] is the earliest */

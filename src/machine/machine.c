@@ -198,7 +198,7 @@ static void cmos_part_fini(struct machine *m)
 
 static int uart_init(struct machine *m, struct err *e)
 {
-    const struct uart16550_host host = {.opaque = m, .out = console_out, .room = console_room};
+    const struct uart16550_host host = {.opaque = m, .out = console_out, .room = console_room, .waits_for_rts = m->console.waits_for_rts};
 
     return uart16550_init(&m->uart, &m->vm.pio, UART_PORT, isa_irq_line(&m->isa, UART_IRQ), m->vm.loop, &host, e);
 }
@@ -282,13 +282,13 @@ static const struct part {
     int (*init)(struct machine *, struct err *); /* 0 or -errno; cleans up after itself on failure */
     void (*fini)(struct machine *);              /* NULL: it leaves nothing that needs it */
 } parts[] = {
-    {"kernel", image_init, image_fini},                 /* first: the most likely to be wrong, and needs nothing */
+    {"kernel", image_init, image_fini}, /* first: the most likely to be wrong, and needs nothing */
     {"memory", memory_init, memory_fini},
     {"buses", buses_init, buses_fini},
-    {"engine", engine_init, engine_fini},               /* keeps an array per page of memory */
-    {"vcpus", vcpus_init, vcpus_fini},                  /* before the interrupt controllers, which deliver to them */
+    {"engine", engine_init, engine_fini}, /* keeps an array per page of memory */
+    {"vcpus", vcpus_init, vcpus_fini},    /* before the interrupt controllers, which deliver to them */
     {"i8259", pic_init, pic_fini},
-    {"ioapic", ioapic_part_init, ioapic_part_fini},     /* with the ISA lines, which every device below raises */
+    {"ioapic", ioapic_part_init, ioapic_part_fini}, /* with the ISA lines, which every device below raises */
     {"i8254", pit_init, pit_fini},
     {"cmos", cmos_part_init, cmos_part_fini},
     {"uart16550", uart_init, uart_fini},
@@ -297,18 +297,21 @@ static const struct part {
     {"reset_ctl", reset_ctl_part_init, reset_ctl_part_fini},
     {"acpi_pm", acpi_pm_part_init, acpi_pm_part_fini},
     {"debug_exit", debug_exit_part_init, debug_exit_part_fini},
-    {"boot", place_kernel, NULL},                       /* last, but not later: a kernel that does not fit is found out here */
+    {"boot", place_kernel, NULL}, /* last, but not later: a kernel that does not fit is found out here */
 };
 
 /* Every device with state, in the order of their reset: interrupt controllers last, after the lines have gone down. */
-#define DEVICE(table, member) {&(table), offsetof(struct machine, member)}
+#define DEVICE(table, member)                                                                                                              \
+    {                                                                                                                                      \
+        &(table), offsetof(struct machine, member)                                                                                         \
+    }
 static const struct {
     const struct device_ops *ops;
     size_t offset;
 } devices[] = {
-    DEVICE(uart16550_device, uart), DEVICE(i8254_device, pit),         DEVICE(cmos_device, cmos),
-    DEVICE(i8042_device, i8042),    DEVICE(port92_device, port92),     DEVICE(reset_ctl_device, reset_ctl),
-    DEVICE(acpi_pm_device, acpi_pm), DEVICE(ioapic_device, ioapic),    DEVICE(i8259_device, pic),
+    DEVICE(uart16550_device, uart),  DEVICE(i8254_device, pit),     DEVICE(cmos_device, cmos),
+    DEVICE(i8042_device, i8042),     DEVICE(port92_device, port92), DEVICE(reset_ctl_device, reset_ctl),
+    DEVICE(acpi_pm_device, acpi_pm), DEVICE(ioapic_device, ioapic), DEVICE(i8259_device, pic),
 };
 
 int machine_init(struct machine *m, const struct config *config, struct err *e)

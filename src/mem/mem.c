@@ -16,8 +16,7 @@ static int open_shared(struct mem *m, struct err *e)
 
         close(m->fd);
         m->fd = -1;
-        return err_set(e, error, "cannot give %llu MiB to shared guest memory: %s", (unsigned long long)(m->size >> 20),
-                       strerror(error));
+        return err_set(e, error, "cannot give %llu MiB to shared guest memory: %s", (unsigned long long)(m->size >> 20), strerror(error));
     }
     return 0;
 }

@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "base/types.h"
 
-#define MEM_LOW_TOP GIB(3)  /* RAM below 4 GiB ends here at the latest */
+#define MEM_LOW_TOP GIB(3) /* RAM below 4 GiB ends here at the latest */
 #define MEM_HIGH_BASE GIB(4)
 #define MEM_MAX_REGIONS 8
 

@@ -75,14 +75,10 @@ static inline bool paging_is_leaf(enum paging_mode mode, unsigned level, uint64_
     if (!(entry & PTE_PS))
         return false;
     switch (mode) {
-    case PAGING_32:
-        return level == 2 && (cr4 & CR4_PSE);
-    case PAGING_PAE:
-        return level == 2;
-    case PAGING_4LEVEL:
-        return level == 2 || level == 3;
-    case PAGING_NONE:
-        break;
+    case PAGING_32: return level == 2 && (cr4 & CR4_PSE);
+    case PAGING_PAE: return level == 2;
+    case PAGING_4LEVEL: return level == 2 || level == 3;
+    case PAGING_NONE: break;
     }
     return false;
 }

@@ -11,8 +11,8 @@ enum kind {
     PVH_64,
     MULTIBOOT_ELF,
     MULTIBOOT_FLAT,
-    BZIMAGE,                          /* and the other codecs */
-    PACKED = BZIMAGE + FAKE_CODECS,   /* the vmlinux is damaged before it is packed */
+    BZIMAGE,                        /* and the other codecs */
+    PACKED = BZIMAGE + FAKE_CODECS, /* the vmlinux is damaged before it is packed */
     KINDS,
 };
 
@@ -109,8 +109,7 @@ static void boot(struct fake_bytes kernel, unsigned options)
     const uint8_t initrd[5000] = {1};
     struct boot_image *img;
     struct err e = {{0}};
-    int ret = boot_image_from_memory(&img, "kernel", kernel.data, kernel.len, options & WITH_INITRD ? initrd : NULL,
-                                     sizeof(initrd), &e);
+    int ret = boot_image_from_memory(&img, "kernel", kernel.data, kernel.len, options & WITH_INITRD ? initrd : NULL, sizeof(initrd), &e);
 
     if (!ret) {
         fake_check(*boot_image_protocol(img) != 0);

@@ -16,7 +16,7 @@
 #define S5 (ACPI_SLP_TYP_S5 << 10)
 
 /* How long the timer needs for that many counts, rounded up. */
-#define COUNTS_NS(n) (((n) * NS_PER_SEC + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ)
+#define COUNTS_NS(n) (((n)*NS_PER_SEC + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ)
 #define HALF (1ULL << 31)
 
 struct fixture {

@@ -120,24 +120,24 @@ static void the_fadt_describes_the_fixed_hardware(void **state)
     f = find("FACP");
     assert_int_equal(get(f + 4, 4), 276);
     assert_true(f[8] >= 2);
-    assert_int_equal(get(f + 46, 2), 9);                    /* SCI_INT */
-    assert_int_equal(get(f + 48, 4), 0);                    /* SMI_CMD: always in ACPI mode */
+    assert_int_equal(get(f + 46, 2), 9); /* SCI_INT */
+    assert_int_equal(get(f + 48, 4), 0); /* SMI_CMD: always in ACPI mode */
     assert_int_equal(get(f + 56, 4), ACPI_PM1_EVENT_PORT);
     assert_int_equal(get(f + 64, 4), ACPI_PM1_CONTROL_PORT);
     assert_int_equal(get(f + 76, 4), ACPI_PM_TIMER_PORT);
     assert_int_equal(f[88], 4);
     assert_int_equal(f[89], 2);
     assert_int_equal(f[91], 4);
-    assert_int_equal(get(f + 109, 2) & 2, 0);               /* IAPC_BOOT_ARCH: no 8042 */
-    assert_int_equal(get(f + 109, 2) & 4, 4);               /* no VGA */
-    assert_int_equal(get(f + 112, 4) & BIT(0), BIT(0));     /* WBINVD */
-    assert_int_equal(get(f + 112, 4) & BIT(4), 0);          /* the power button is fixed hardware */
-    assert_int_equal(get(f + 112, 4) & BIT(8), BIT(8));     /* TMR_VAL_EXT */
-    assert_int_equal(get(f + 112, 4) & BIT(10), BIT(10));   /* RESET_REG_SUP */
-    assert_int_equal(get(f + 112, 4) & BIT(20), 0);         /* not hardware-reduced */
-    assert_int_equal(f[116], 1);                            /* RESET_REG: I/O space */
+    assert_int_equal(get(f + 109, 2) & 2, 0);             /* IAPC_BOOT_ARCH: no 8042 */
+    assert_int_equal(get(f + 109, 2) & 4, 4);             /* no VGA */
+    assert_int_equal(get(f + 112, 4) & BIT(0), BIT(0));   /* WBINVD */
+    assert_int_equal(get(f + 112, 4) & BIT(4), 0);        /* the power button is fixed hardware */
+    assert_int_equal(get(f + 112, 4) & BIT(8), BIT(8));   /* TMR_VAL_EXT */
+    assert_int_equal(get(f + 112, 4) & BIT(10), BIT(10)); /* RESET_REG_SUP */
+    assert_int_equal(get(f + 112, 4) & BIT(20), 0);       /* not hardware-reduced */
+    assert_int_equal(f[116], 1);                          /* RESET_REG: I/O space */
     assert_int_equal(get(f + 120, 8), 0xcf9);
-    assert_int_equal(f[128] & 6, 6);                        /* RESET_VALUE: hard reset, now */
+    assert_int_equal(f[128] & 6, 6); /* RESET_VALUE: hard reset, now */
 }
 
 static void the_extended_addresses_agree_with_the_short_ones(void **state)
@@ -215,10 +215,10 @@ static void the_madt_lists_every_cpu_once(void **state)
 static void the_madt_tells_how_interrupts_are_wired(void **state)
 {
     static const uint8_t expected[][12] = {
-        {1, 12, 0, 0, 0, 0, 0xc0, 0xfe}, /* the I/O APIC, from GSI 0 on */
-        {2, 10, 0, 0, 2, 0, 0, 0, 0, 0}, /* IRQ 0 is GSI 2 */
+        {1, 12, 0, 0, 0, 0, 0xc0, 0xfe},  /* the I/O APIC, from GSI 0 on */
+        {2, 10, 0, 0, 2, 0, 0, 0, 0, 0},  /* IRQ 0 is GSI 2 */
         {2, 10, 0, 9, 9, 0, 0, 0, 13, 0}, /* the SCI: level, active high */
-        {4, 6, 0xff, 0, 0, 1},           /* NMI at LINT1 of all */
+        {4, 6, 0xff, 0, 0, 1},            /* NMI at LINT1 of all */
     };
     unsigned seen = 0;
     const uint8_t *m;
@@ -345,8 +345,8 @@ static void disassemble(const char *dir, const uint8_t *table, unsigned number)
     fclose(f);
     /* iasl ends with 0 even when it cannot make sense of a table. */
     snprintf(command, sizeof(command),
-             "cd %s && iasl -d %u.dat > log 2>&1 && test -s %u.dsl && ! grep -iE 'error|warning|invalid' log %u.dsl", dir, number,
-             number, number);
+             "cd %s && iasl -d %u.dat > log 2>&1 && test -s %u.dsl && ! grep -iE 'error|warning|invalid' log %u.dsl", dir, number, number,
+             number);
     assert_int_equal(system(command), 0);
 }
 

@@ -78,12 +78,22 @@ static inline void fake_put32(struct fake_bytes b, size_t at, uint32_t value)
 static inline void fake_phdr(struct fake_bytes b, bool is64, unsigned i, uint32_t type, uint64_t off, const struct fake_segment *s)
 {
     if (is64) {
-        Elf64_Phdr p = {.p_type = type, .p_offset = off, .p_vaddr = s->vaddr, .p_paddr = s->paddr,
-                        .p_filesz = s->file_len, .p_memsz = s->mem_len, .p_align = 4};
+        Elf64_Phdr p = {.p_type = type,
+                        .p_offset = off,
+                        .p_vaddr = s->vaddr,
+                        .p_paddr = s->paddr,
+                        .p_filesz = s->file_len,
+                        .p_memsz = s->mem_len,
+                        .p_align = 4};
         memcpy(b.data + sizeof(Elf64_Ehdr) + i * sizeof(p), &p, sizeof(p));
     } else {
-        Elf32_Phdr p = {.p_type = type, .p_offset = (uint32_t)off, .p_vaddr = (uint32_t)s->vaddr, .p_paddr = (uint32_t)s->paddr,
-                        .p_filesz = (uint32_t)s->file_len, .p_memsz = (uint32_t)s->mem_len, .p_align = 4};
+        Elf32_Phdr p = {.p_type = type,
+                        .p_offset = (uint32_t)off,
+                        .p_vaddr = (uint32_t)s->vaddr,
+                        .p_paddr = (uint32_t)s->paddr,
+                        .p_filesz = (uint32_t)s->file_len,
+                        .p_memsz = (uint32_t)s->mem_len,
+                        .p_align = 4};
         memcpy(b.data + sizeof(Elf32_Ehdr) + i * sizeof(p), &p, sizeof(p));
     }
 }
@@ -91,15 +101,27 @@ static inline void fake_phdr(struct fake_bytes b, bool is64, unsigned i, uint32_
 static inline void fake_ehdr(struct fake_bytes b, const struct fake_elf *f, unsigned phnum)
 {
     if (f->is64) {
-        Elf64_Ehdr h = {.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_version = 1, .e_entry = f->entry, .e_phoff = sizeof(h),
-                        .e_ehsize = sizeof(h), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = (uint16_t)phnum};
+        Elf64_Ehdr h = {.e_type = ET_EXEC,
+                        .e_machine = EM_X86_64,
+                        .e_version = 1,
+                        .e_entry = f->entry,
+                        .e_phoff = sizeof(h),
+                        .e_ehsize = sizeof(h),
+                        .e_phentsize = sizeof(Elf64_Phdr),
+                        .e_phnum = (uint16_t)phnum};
         memcpy(h.e_ident, ELFMAG, SELFMAG);
         h.e_ident[EI_CLASS] = ELFCLASS64;
         h.e_ident[EI_DATA] = ELFDATA2LSB;
         memcpy(b.data, &h, sizeof(h));
     } else {
-        Elf32_Ehdr h = {.e_type = ET_EXEC, .e_machine = EM_386, .e_version = 1, .e_entry = (uint32_t)f->entry, .e_phoff = sizeof(h),
-                        .e_ehsize = sizeof(h), .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = (uint16_t)phnum};
+        Elf32_Ehdr h = {.e_type = ET_EXEC,
+                        .e_machine = EM_386,
+                        .e_version = 1,
+                        .e_entry = (uint32_t)f->entry,
+                        .e_phoff = sizeof(h),
+                        .e_ehsize = sizeof(h),
+                        .e_phentsize = sizeof(Elf32_Phdr),
+                        .e_phnum = (uint16_t)phnum};
         memcpy(h.e_ident, ELFMAG, SELFMAG);
         h.e_ident[EI_CLASS] = ELFCLASS32;
         h.e_ident[EI_DATA] = ELFDATA2LSB;
@@ -142,12 +164,12 @@ static inline struct fake_bytes fake_elf(const struct fake_elf *f)
 /* A small vmlinux at 16 MiB: text and data, and zeroes behind the data. */
 static inline struct fake_elf fake_vmlinux_spec(void)
 {
-    return (struct fake_elf){.is64 = true,
-                             .linux_banner = true,
-                             .entry = MIB(16) + 0x40,
-                             .count = 2,
-                             .seg = {{FAKE_KERNEL_MAP + MIB(16), MIB(16), 0x3000, 0x3000},
-                                     {FAKE_KERNEL_MAP + MIB(18), MIB(18), 0x800, 0x5000}}};
+    return (struct fake_elf){
+        .is64 = true,
+        .linux_banner = true,
+        .entry = MIB(16) + 0x40,
+        .count = 2,
+        .seg = {{FAKE_KERNEL_MAP + MIB(16), MIB(16), 0x3000, 0x3000}, {FAKE_KERNEL_MAP + MIB(18), MIB(18), 0x800, 0x5000}}};
 }
 
 /* Where the relocations of fake_vmlinux() point, within segment 0; the words there hold the link-time addresses below. */
@@ -209,18 +231,13 @@ static inline struct fake_bytes fake_compress(enum fake_codec codec, struct fake
     size_t len = 0;
 
     switch (codec) {
-    case FAKE_LZ4:
-        len = fake_lz4(in, out);
-        break;
+    case FAKE_LZ4: len = fake_lz4(in, out); break;
     case FAKE_ZSTD:
         len = ZSTD_compress(out.data, out.len, in.data, in.len, 3);
         fake_check(!ZSTD_isError(len));
         break;
-    case FAKE_GZIP:
-        len = fake_gzip(in, out);
-        break;
-    default:
-        fake_check(lzma_easy_buffer_encode(1, LZMA_CHECK_CRC32, NULL, in.data, in.len, out.data, &len, out.len) == LZMA_OK);
+    case FAKE_GZIP: len = fake_gzip(in, out); break;
+    default: fake_check(lzma_easy_buffer_encode(1, LZMA_CHECK_CRC32, NULL, in.data, in.len, out.data, &len, out.len) == LZMA_OK);
     }
     out.len = len;
     return out;

@@ -167,8 +167,8 @@ static void overlaps_are_refused_and_named(void **state)
     const struct {
         uint64_t base, size;
         int rc;
-    } tries[] = {{0x100, 0x10, -EEXIST}, {0xf8, 9, -EEXIST},  {0x10f, 1, -EEXIST}, {0x104, 4, -EEXIST}, {0xf0, 0x40, -EEXIST},
-                 {0xff, 1, 0},           {0x110, 4, 0},       {0x200, 0, -EINVAL}, {UINT64_MAX, 2, -EINVAL}};
+    } tries[] = {{0x100, 0x10, -EEXIST}, {0xf8, 9, -EEXIST}, {0x10f, 1, -EEXIST}, {0x104, 4, -EEXIST},     {0xf0, 0x40, -EEXIST},
+                 {0xff, 1, 0},           {0x110, 4, 0},      {0x200, 0, -EINVAL}, {UINT64_MAX, 2, -EINVAL}};
     struct ram first, other;
     struct err e;
 

@@ -196,8 +196,7 @@ static inline void fake_set_field(struct state_writer *w, const char *name, unsi
 }
 
 /* That value is refused, and the device is as before. */
-static inline void assert_refused(const struct device_ops *ops, void *dev, const char *name, unsigned nth, unsigned element,
-                                  uint64_t value)
+static inline void assert_refused(const struct device_ops *ops, void *dev, const char *name, unsigned nth, unsigned element, uint64_t value)
 {
     struct state_writer before = fake_save(ops, dev), changed = fake_save(ops, dev);
 

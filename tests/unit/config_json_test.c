@@ -125,10 +125,11 @@ static void switches_can_be_off(void **state)
 static void a_wrong_type_is_named_with_the_wanted_one(void **state)
 {
     static const char *const values[] = {"null", "[]", "{}", "1", "1.5", "true", "\"text\""};
-    static const char *const names[] = {"null", "an array", "an object", "a whole number", "a number with a fraction", "true or false", "a string"};
+    static const char *const names[] = {"null",          "an array", "an object", "a whole number", "a number with a fraction",
+                                        "true or false", "a string"};
     /* Which of the values a kind takes, by position. */
     static const char *const taken[] = {
-        [CONFIG_TEXT] = "......x", [CONFIG_NUMBER] = "...x...", [CONFIG_SIZE] = "...x..x",
+        [CONFIG_TEXT] = "......x",   [CONFIG_NUMBER] = "...x...",         [CONFIG_SIZE] = "...x..x",
         [CONFIG_SWITCH] = ".....x.", [CONFIG_SWITCH_OR_TEXT] = ".....xx",
     };
 

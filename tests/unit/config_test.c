@@ -123,8 +123,8 @@ static void cpus_are_a_number(void **state)
 
 static void memory_is_a_size_that_may_be_shared(void **state)
 {
-    static const char *const bad[] = {"", "much", "512MB", "1G,", "1G,share", "1G,shared,", ",shared", "-1G",
-                                      "00000000000000000000000000000000000000000001"};
+    static const char *const bad[] = {
+        "", "much", "512MB", "1G,", "1G,share", "1G,shared,", ",shared", "-1G", "00000000000000000000000000000000000000000001"};
     struct config *c = *state;
 
     ok(c, "memory", "1G,shared");
@@ -267,7 +267,8 @@ static void there_is_one_cpu(void **state)
 
 static void a_name_is_short_and_plain(void **state)
 {
-    static const char *const bad[] = {"", "a b", "a/b", "\xc3\xa4", "a\nb", "12345678901234567890123456789012345678901234567890123456789012345"};
+    static const char *const bad[] = {"",         "a b",  "a/b",
+                                      "\xc3\xa4", "a\nb", "12345678901234567890123456789012345678901234567890123456789012345"};
     static const char *const good[] = {"a", "A-b_c.9", "1234567890123456789012345678901234567890123456789012345678901234"};
     struct config *c = *state;
 

@@ -69,12 +69,12 @@ static void reset_leaves_the_fpu_as_after_power_on(void **state)
     (void)state;
     cpu_state_reset(&s);
     assert_true(s.xcr0 == 1);
-    assert_true(le(s.xsave, 2) == 0x40);         /* FCW */
-    assert_true(le(s.xsave + 2, 2) == 0);        /* FSW */
-    assert_true(s.xsave[4] == 0xff);             /* the abridged tag word: all valid */
-    assert_true(le(s.xsave + 24, 4) == 0x1f80);  /* MXCSR */
-    assert_true(le(s.xsave + 512, 8) == 3);      /* XSTATE_BV */
-    assert_true(le(s.xsave + 520, 8) == 0);      /* XCOMP_BV: the standard form */
+    assert_true(le(s.xsave, 2) == 0x40);        /* FCW */
+    assert_true(le(s.xsave + 2, 2) == 0);       /* FSW */
+    assert_true(s.xsave[4] == 0xff);            /* the abridged tag word: all valid */
+    assert_true(le(s.xsave + 24, 4) == 0x1f80); /* MXCSR */
+    assert_true(le(s.xsave + 512, 8) == 3);     /* XSTATE_BV */
+    assert_true(le(s.xsave + 520, 8) == 0);     /* XCOMP_BV: the standard form */
     assert_true(all_zero(s.xsave + 32, 512 - 32));
     assert_true(all_zero(s.xsave + 528, sizeof(s.xsave) - 528));
 }

@@ -5,10 +5,8 @@
 
 static struct fake_elf small(bool is64)
 {
-    return (struct fake_elf){.is64 = is64,
-                             .entry = 0x100010,
-                             .count = 2,
-                             .seg = {{0xc0100000, 0x100000, 0x300, 0x300}, {0xc0200000, 0x200000, 0x80, 0x2000}}};
+    return (struct fake_elf){
+        .is64 = is64, .entry = 0x100010, .count = 2, .seg = {{0xc0100000, 0x100000, 0x300, 0x300}, {0xc0200000, 0x200000, 0x80, 0x2000}}};
 }
 
 static void both_classes_are_read(void **state)

@@ -723,8 +723,9 @@ static void impossible_state_is_refused(void **state)
         const char *name;
         uint64_t value;
     } wrong[] = {
-        {"mode", 6},      {"access", 0},        {"access", 4},         {"bcd", 2},    {"gate", 2},       {"reload", 65537},
-        {"reload", 0},    {"next_reload", 1 << 17}, {"backlog", 17},   {"fired", 2},  {"counting", 2},   {"write_high", 2},
+        {"mode", 6},      {"access", 0},        {"access", 4},         {"bcd", 2},
+        {"gate", 2},      {"reload", 65537},    {"reload", 0},         {"next_reload", 1 << 17},
+        {"backlog", 17},  {"fired", 2},         {"counting", 2},       {"write_high", 2},
         {"read_high", 2}, {"count_latched", 2}, {"status_latched", 2},
     };
 

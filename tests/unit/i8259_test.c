@@ -155,8 +155,8 @@ static void icw1_clears_masks_service_edges_and_modes(void **state)
     pulse(f, 0);
     assert_int_equal(i8259_ack(&f->dev), 0x30);
     pulse(f, 3);
-    out8(&f->pio, MASTER, 0xc4);     /* input 4 is lowest */
-    out8(&f->pio, MASTER, 0x68);     /* special mask mode */
+    out8(&f->pio, MASTER, 0xc4); /* input 4 is lowest */
+    out8(&f->pio, MASTER, 0x68); /* special mask mode */
     out8(&f->pio, MASTER, READ_ISR);
     out8(&f->pio, MASTER, 0x11);
     assert_int_equal(in8(&f->pio, MASTER), 0); /* IRR again: the edge is forgotten */
@@ -167,7 +167,7 @@ static void icw1_clears_masks_service_edges_and_modes(void **state)
     pulse(f, 5);
     pulse(f, 1);
     assert_int_equal(i8259_ack(&f->dev), 0x31); /* and 7 is lowest */
-    out8(&f->pio, MASTER, 0x80); /* rotation in automatic EOI mode */
+    out8(&f->pio, MASTER, 0x80);                /* rotation in automatic EOI mode */
     out8(&f->pio, MASTER, READ_ISR);
     init_chip(f, MASTER, 0x11, 0x30, 0x03);
     out8(&f->pio, MASTER + 1, 0x10);
@@ -669,7 +669,7 @@ static void impossible_state_is_refused(void **state)
         assert_refused(&i8259_device, &f->dev, "poll", chip, 0, 2);
     }
     assert_refused(&i8259_device, &f->dev, "irr", 0, 0, 0x20); /* a level that does not stand */
-    out8(&f->pio, SLAVE, 0x12); /* neither ICW3 nor ICW4 */
+    out8(&f->pio, SLAVE, 0x12);                                /* neither ICW3 nor ICW4 */
     assert_refused(&i8259_device, &f->dev, "init_step", 1, 0, 3);
     assert_refused(&i8259_device, &f->dev, "init_step", 1, 0, 4);
     assert_truncations_are_refused(&i8259_device, &f->dev);

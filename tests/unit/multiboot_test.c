@@ -138,8 +138,7 @@ static struct fake_bytes flat(uint32_t load_end, uint32_t bss_end, uint32_t entr
 {
     struct fake_bytes b = fake_alloc(FLAT_LEN);
     const uint32_t flags = 0x10003, load = (uint32_t)MIB(2);
-    const uint32_t words[] = {0x1badb002, flags,    -(0x1badb002u + flags), load + FLAT_HEADER_AT - 16,
-                              load,       load_end, bss_end,                entry};
+    const uint32_t words[] = {0x1badb002, flags, -(0x1badb002u + flags), load + FLAT_HEADER_AT - 16, load, load_end, bss_end, entry};
 
     for (size_t i = 0; i < b.len; i++)
         b.data[i] = fake_byte(0, i);

@@ -36,8 +36,7 @@ static void assert_not_found(const char *text)
 static void the_line_gives_the_reason(void **state)
 {
     (void)state;
-    assert_found(START ": VFS: Unable to mount root fs on unknown-block(0,0) ]---\n",
-                 "VFS: Unable to mount root fs on unknown-block(0,0)");
+    assert_found(START ": VFS: Unable to mount root fs on unknown-block(0,0) ]---\n", "VFS: Unable to mount root fs on unknown-block(0,0)");
     assert_found(START ": Attempted to kill init! exitcode=0x00000100 ]---\r\n", "Attempted to kill init! exitcode=0x00000100");
 }
 

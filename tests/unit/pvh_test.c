@@ -173,12 +173,9 @@ static void a_kernel_cut_anywhere_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_classes_are_entered_at_the_note),
-        cmocka_unit_test(the_entry_state_is_flat_32_bit_without_paging),
-        cmocka_unit_test(the_start_information_is_of_version_1),
-        cmocka_unit_test(the_memory_map_is_the_e820_map),
-        cmocka_unit_test(the_initrd_is_the_only_module),
-        cmocka_unit_test(a_kernel_cut_anywhere_is_refused),
+        cmocka_unit_test(both_classes_are_entered_at_the_note),  cmocka_unit_test(the_entry_state_is_flat_32_bit_without_paging),
+        cmocka_unit_test(the_start_information_is_of_version_1), cmocka_unit_test(the_memory_map_is_the_e820_map),
+        cmocka_unit_test(the_initrd_is_the_only_module),         cmocka_unit_test(a_kernel_cut_anywhere_is_refused),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

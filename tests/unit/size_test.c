@@ -15,9 +15,18 @@ static void sizes_are_read_with_and_without_a_unit(void **state)
     static const struct {
         const char *text;
         uint64_t bytes;
-    } cases[] = {{"0", 0},           {"1", 1},           {"4096", 4096},      {"0512", 512},     {"2048K", MIB(2)},
-                 {"512M", MIB(512)}, {"512m", MIB(512)}, {"1G", GIB(1)},      {"3k", KIB(3)},    {"2t", GIB(2048)},
-                 {"16777215T", 16777215ULL << 40},       {"18446744073709551615", UINT64_MAX}};
+    } cases[] = {{"0", 0},
+                 {"1", 1},
+                 {"4096", 4096},
+                 {"0512", 512},
+                 {"2048K", MIB(2)},
+                 {"512M", MIB(512)},
+                 {"512m", MIB(512)},
+                 {"1G", GIB(1)},
+                 {"3k", KIB(3)},
+                 {"2t", GIB(2048)},
+                 {"16777215T", 16777215ULL << 40},
+                 {"18446744073709551615", UINT64_MAX}};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -30,7 +39,8 @@ static void sizes_are_read_with_and_without_a_unit(void **state)
 
 static void what_is_no_size_is_refused_and_changes_nothing(void **state)
 {
-    static const char *const none[] = {"", "M", "-1", "+1", " 1", "1 ", "1MB", "1MiB", "1 M", "0x10", "1.5G", "1e9", "1P", "K1", "ten", "1K1"};
+    static const char *const none[] = {"",    "M",    "-1",   "+1",  " 1", "1 ", "1MB", "1MiB",
+                                       "1 M", "0x10", "1.5G", "1e9", "1P", "K1", "ten", "1K1"};
     static const char *const beyond[] = {"18446744073709551616", "99999999999999999999999999", "16777216T", "17179869184G",
                                          "18014398509481984K"};
     uint64_t bytes = 12345;
@@ -48,8 +58,16 @@ static void sizes_are_written_in_the_largest_unit_that_divides_them(void **state
     static const struct {
         uint64_t bytes;
         const char *text;
-    } cases[] = {{0, "0"},          {1, "1"},        {1023, "1023"},    {1024, "1K"},         {1025, "1025"},
-                 {MIB(512), "512M"}, {GIB(1), "1G"}, {GIB(1536), "1536G"}, {GIB(2048), "2T"}, {UINT64_MAX, "18446744073709551615"},
+    } cases[] = {{0, "0"},
+                 {1, "1"},
+                 {1023, "1023"},
+                 {1024, "1K"},
+                 {1025, "1025"},
+                 {MIB(512), "512M"},
+                 {GIB(1), "1G"},
+                 {GIB(1536), "1536G"},
+                 {GIB(2048), "2T"},
+                 {UINT64_MAX, "18446744073709551615"},
                  {BIT(63), "8388608T"}};
     char buf[CONFIG_SIZE_TEXT];
 

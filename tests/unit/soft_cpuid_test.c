@@ -12,9 +12,12 @@ static void ask(struct fake *f, uint32_t leaf, uint32_t sub, uint32_t out[4])
 static void what_a_64_bit_kernel_needs_is_offered(void **state)
 {
     static const enum x86_feature needed[] = {
-        X86_FPU, X86_TSC, X86_MSR, X86_PAE, X86_CX8, X86_PGE, X86_CMOV, X86_PAT, X86_FXSR, X86_SSE, X86_SSE2, X86_LM, X86_NX,
-        X86_SYSCALL, X86_APIC, X86_X2APIC, X86_TSC_DEADLINE, X86_ARAT, X86_TSC_ADJUST, X86_INVARIANT_TSC, X86_HYPERVISOR,
-        X86_ERMS, X86_FSRM, X86_FSGSBASE, X86_SMEP, X86_UMIP, X86_PDPE1GB, X86_RDTSCP, X86_XSAVE, X86_XSAVEC, X86_XGETBV1,
+        X86_FPU,        X86_TSC,           X86_MSR,        X86_PAE,    X86_CX8,          X86_PGE,
+        X86_CMOV,       X86_PAT,           X86_FXSR,       X86_SSE,    X86_SSE2,         X86_LM,
+        X86_NX,         X86_SYSCALL,       X86_APIC,       X86_X2APIC, X86_TSC_DEADLINE, X86_ARAT,
+        X86_TSC_ADJUST, X86_INVARIANT_TSC, X86_HYPERVISOR, X86_ERMS,   X86_FSRM,         X86_FSGSBASE,
+        X86_SMEP,       X86_UMIP,          X86_PDPE1GB,    X86_RDTSCP, X86_XSAVE,        X86_XSAVEC,
+        X86_XGETBV1,
     };
     struct fake *f = *state;
 
@@ -25,9 +28,8 @@ static void what_a_64_bit_kernel_needs_is_offered(void **state)
 static void what_the_engine_cannot_do_is_never_offered(void **state)
 {
     static const enum x86_feature absent[] = {
-        X86_MONITOR, X86_VMX, X86_SMX, X86_PCID, X86_INVPCID, X86_VME, X86_MCE, X86_RTM, X86_SMAP, X86_PKU, X86_LA57,
-        X86_XSAVES, X86_SVM, X86_XOP, X86_FMA4, X86_TBM, X86_3DNOW, X86_3DNOWEXT, X86_INVLPGB, X86_RDPRU, X86_WAITPKG,
-        X86_OSXSAVE,
+        X86_MONITOR, X86_VMX, X86_SMX, X86_PCID, X86_INVPCID, X86_VME,   X86_MCE,      X86_RTM,     X86_SMAP,  X86_PKU,     X86_LA57,
+        X86_XSAVES,  X86_SVM, X86_XOP, X86_FMA4, X86_TBM,     X86_3DNOW, X86_3DNOWEXT, X86_INVLPGB, X86_RDPRU, X86_WAITPKG, X86_OSXSAVE,
     };
     struct fake *f = *state;
 
@@ -141,8 +143,8 @@ static void topology_has_a_core_for_each_vcpu(void **state)
 
 static void leaves_that_do_not_exist_are_zero(void **state)
 {
-    static const uint32_t leaves[] = {3, 5, 0xa, 0xc, 0xf, 0x10, 0x12, 0x14, 0x15, 0x1d, 0x40000002, 0x80000009, 0x8000000a,
-                                      0x8000001f, 0x90000000, 0xffffffff};
+    static const uint32_t leaves[] = {3,    5,    0xa,        0xc,        0xf,        0x10,       0x12,       0x14,
+                                      0x15, 0x1d, 0x40000002, 0x80000009, 0x8000000a, 0x8000001f, 0x90000000, 0xffffffff};
     struct fake *f = *state;
 
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {

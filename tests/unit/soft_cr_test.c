@@ -37,7 +37,7 @@ static void paging_with_lme_enters_long_mode(void **state)
     assert_true(f->cpu.efer & EFER_LMA);
     assert_true(f->cpu.long_mode);
     assert_int_equal(f->cpu.code_bits, 32); /* compatibility mode until a far jump */
-    expect_fault(f, CR(f, 4, 0), EXC_GP);    /* PAE must stay */
+    expect_fault(f, CR(f, 4, 0), EXC_GP);   /* PAE must stay */
     expect_fault(f, sys_write_efer(&f->cpu, 0), EXC_GP);
     assert_int_equal(CR(f, 0, CR0_PE), SOFT_OK);
     assert_false(f->cpu.efer & EFER_LMA);

@@ -387,12 +387,8 @@ static void protected_inner_stack_faults(void **state)
         uint8_t vector;
         uint32_t error;
     } cases[] = {
-        {0, EXC_TS, 0},
-        {GDT_BYTES, EXC_TS, GDT_BYTES},
-        {DATA0 | 3, EXC_TS, DATA0},
-        {DATA_USER, EXC_TS, DATA_USER},
-        {CODE32, EXC_TS, CODE32},
-        {DATA_ABSENT, EXC_SS, DATA_ABSENT},
+        {0, EXC_TS, 0},           {GDT_BYTES, EXC_TS, GDT_BYTES},     {DATA0 | 3, EXC_TS, DATA0}, {DATA_USER, EXC_TS, DATA_USER},
+        {CODE32, EXC_TS, CODE32}, {DATA_ABSENT, EXC_SS, DATA_ABSENT},
     };
 
     (void)state;

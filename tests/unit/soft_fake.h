@@ -265,8 +265,8 @@ static inline void fake_user(struct fake *f)
 static inline int fake_setup(void **state)
 {
     struct fake *f = calloc(1, sizeof(*f));
-    void *p = mmap((void *)ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void *p = mmap((void *)ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+                   0);
 
     if (!f || p != (void *)ARENA)
         return -1;
@@ -317,10 +317,10 @@ static inline int fake_run(struct fake *f, const void *bytes, unsigned len)
     return result;
 }
 
-#define RUN(f, ...)                                                       \
-    ({                                                                    \
-        static const uint8_t run_bytes[] = {__VA_ARGS__};                 \
-        fake_run(f, run_bytes, sizeof(run_bytes));                        \
+#define RUN(f, ...)                                                                                                                        \
+    ({                                                                                                                                     \
+        static const uint8_t run_bytes[] = {__VA_ARGS__};                                                                                  \
+        fake_run(f, run_bytes, sizeof(run_bytes));                                                                                         \
     })
 
 static inline void expect_fault(struct fake *f, int result, unsigned vector)

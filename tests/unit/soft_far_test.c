@@ -443,8 +443,8 @@ static void iret_to_a_task_that_is_none_faults(void **state)
         uint8_t type, vector; /* of the descriptor at FREE */
         bool absent;
     } cases[] = {
-        {0, 11, EXC_TS, false},    {FREE | 4, 11, EXC_TS, false}, {GDT_BYTES, 11, EXC_TS, false}, {FREE, 9, EXC_TS, false}, /* not busy */
-        {FREE, 2, EXC_TS, false},  {DATA0, 11, EXC_TS, false},    {FREE, 11, EXC_NP, true},
+        {0, 11, EXC_TS, false},   {FREE | 4, 11, EXC_TS, false}, {GDT_BYTES, 11, EXC_TS, false}, {FREE, 9, EXC_TS, false}, /* not busy */
+        {FREE, 2, EXC_TS, false}, {DATA0, 11, EXC_TS, false},    {FREE, 11, EXC_NP, true},
     };
 
     (void)state;
@@ -653,8 +653,7 @@ static void bound_compares_signed(void **state)
         unsigned size;
         uint64_t index;
         bool inside;
-    } cases[] = {{4, 0xfffffffb, true}, {4, 0xfffffffa, false}, {4, 7, true},
-                 {4, 8, false},         {2, 0x1fffb, true},     {2, 0x10008, false}};
+    } cases[] = {{4, 0xfffffffb, true}, {4, 0xfffffffa, false}, {4, 7, true}, {4, 8, false}, {2, 0x1fffb, true}, {2, 0x10008, false}};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {

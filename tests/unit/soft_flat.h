@@ -159,32 +159,27 @@ static inline void put_segment(unsigned sel, unsigned type, unsigned dpl, uint32
 {
     uint64_t raw = limit ? limit & 0xffff : 0x008f00000000ffff;
 
-    poke(GDT + sel, 8,
-         raw | (uint64_t)(type | SEG_S | SEG_P | dpl << 5) << 40 | (uint64_t)(flags >> 12) << 52);
+    poke(GDT + sel, 8, raw | (uint64_t)(type | SEG_S | SEG_P | dpl << 5) << 40 | (uint64_t)(flags >> 12) << 52);
 }
 
 static inline void put_system(unsigned sel, unsigned type, unsigned dpl, uint64_t base, uint32_t limit)
 {
-    poke(GDT + sel, 8,
-         (limit & 0xffff) | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56 |
-             (uint64_t)(type | SEG_P | dpl << 5) << 40);
+    poke(GDT + sel, 8, (limit & 0xffff) | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56 | (uint64_t)(type | SEG_P | dpl << 5) << 40);
     if (cpu->long_mode)
         poke(GDT + sel + 8, 8, base >> 32);
 }
 
 /* A call, interrupt or trap gate; extra is the parameter count or the IST index. */
-static inline void put_gate(uint64_t at, unsigned type, unsigned dpl, unsigned sel, uint64_t rip,
-                            unsigned extra)
+static inline void put_gate(uint64_t at, unsigned type, unsigned dpl, unsigned sel, uint64_t rip, unsigned extra)
 {
     poke(at, 8,
-         (rip & 0xffff) | (uint64_t)sel << 16 | (uint64_t)extra << 32 |
-             (uint64_t)(type | SEG_P | dpl << 5) << 40 | (rip >> 16 & 0xffff) << 48);
+         (rip & 0xffff) | (uint64_t)sel << 16 | (uint64_t)extra << 32 | (uint64_t)(type | SEG_P | dpl << 5) << 40 |
+             (rip >> 16 & 0xffff) << 48);
     if (cpu->long_mode)
         poke(at + 8, 8, rip >> 32);
 }
 
-static inline void put_idt(unsigned vector, unsigned type, unsigned dpl, unsigned sel, uint64_t rip,
-                           unsigned ist)
+static inline void put_idt(unsigned vector, unsigned type, unsigned dpl, unsigned sel, uint64_t rip, unsigned ist)
 {
     put_gate(IDT + vector * (cpu->long_mode ? 16 : 8), type, dpl, sel, rip, ist);
 }
@@ -306,8 +301,8 @@ static inline void expect_ud(int result)
 }
 
 /* Runs a handler that must fault and leave every register as it was. */
-static inline void expect_clean_fault(int (*handler)(struct soft_cpu *, const struct insn *),
-                                      const struct insn *insn, uint8_t vector, uint32_t error)
+static inline void expect_clean_fault(int (*handler)(struct soft_cpu *, const struct insn *), const struct insn *insn, uint8_t vector,
+                                      uint32_t error)
 {
     struct soft_cpu before = *cpu;
     int result = handler(cpu, insn);

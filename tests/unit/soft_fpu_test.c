@@ -4,8 +4,8 @@
 #define AREA (ARENA + 0x4000)
 #define AREA_BYTES 4096u
 
-#define SNIPPET(name, text) \
-    __asm__(".text\n" #name "_start: " text "\n" #name "_end: ret\n"); \
+#define SNIPPET(name, text)                                                                                                                \
+    __asm__(".text\n" #name "_start: " text "\n" #name "_end: ret\n");                                                                     \
     extern const uint8_t name##_start[], name##_end[]
 
 SNIPPET(t_fxsave, "fxsave (%rdi)");
@@ -29,7 +29,10 @@ SNIPPET(t_frstor16, ".byte 0x66; frstor (%rdi)");
 SNIPPET(t_ldmxcsr, "ldmxcsr (%rdi)");
 SNIPPET(t_stmxcsr, "stmxcsr (%rdi)");
 
-#define T(name) {#name, name##_start, name##_end, false}
+#define T(name)                                                                                                                            \
+    {                                                                                                                                      \
+#name, name##_start, name##_end, false                                                                                             \
+    }
 
 /* The x87 registers of an image, those of an initial component as such. */
 static void normal_x87(const uint8_t *image, uint8_t out[FX_XMM])
@@ -108,7 +111,7 @@ static uint64_t random_mask(void)
 
 static void saving_writes_what_the_host_writes(void **state)
 {
-    static const struct snippet tests[] = {T(t_fxsave),  T(t_fxsave64), T(t_xsave),   T(t_xsave64),  T(t_xsaveopt), T(t_xsavec),
+    static const struct snippet tests[] = {T(t_fxsave),  T(t_fxsave64),  T(t_xsave),  T(t_xsave64),  T(t_xsaveopt), T(t_xsavec),
                                            T(t_fnstenv), T(t_fnstenv16), T(t_fnsave), T(t_fnsave16), T(t_stmxcsr)};
 
     for (unsigned i = 0; i < 4000; i++) {

@@ -4,8 +4,8 @@
 #define BASE (ARENA + 0x10000)
 #define SPAN 0x6000 /* bytes around BASE that indices reach */
 
-#define SNIPPET(name, text) \
-    __asm__(".text\n" #name "_start: " text "\n" #name "_end: ret\n"); \
+#define SNIPPET(name, text)                                                                                                                \
+    __asm__(".text\n" #name "_start: " text "\n" #name "_end: ret\n");                                                                     \
     extern const uint8_t name##_start[], name##_end[]
 
 SNIPPET(v_gatherdps_x, "vgatherdps %xmm3,(%rdi,%xmm1,1),%xmm0");
@@ -53,19 +53,24 @@ SNIPPET(e_pscatterdq, "vpscatterdq %zmm0,(%rdi,%ymm17,1){%k1}");
 SNIPPET(e_pscatterqd, "vpscatterqd %ymm0,(%rdi,%zmm1,1){%k1}");
 SNIPPET(e_pscatterqq, "vpscatterqq %zmm0,(%rdi,%zmm1,1){%k6}");
 
-#define AVX2(name) {#name, name##_start, name##_end, false}
-#define EVEX(name) {#name, name##_start, name##_end, true}
+#define AVX2(name)                                                                                                                         \
+    {                                                                                                                                      \
+#name, name##_start, name##_end, false                                                                                             \
+    }
+#define EVEX(name)                                                                                                                         \
+    {                                                                                                                                      \
+#name, name##_start, name##_end, true                                                                                              \
+    }
 
 static const struct snippet snippets[] = {
-    AVX2(v_gatherdps_x), AVX2(v_gatherdps_y), AVX2(v_gatherdpd_x), AVX2(v_gatherdpd_y), AVX2(v_gatherqps_x),
-    AVX2(v_gatherqps_y), AVX2(v_gatherqpd_x), AVX2(v_gatherqpd_y), AVX2(v_pgatherdd_y), AVX2(v_pgatherdq_y),
-    AVX2(v_pgatherqd_y), AVX2(v_pgatherqq_y), AVX2(v_maskps_ld),   AVX2(v_maskps_ldx),  AVX2(v_maskpd_ld),
-    AVX2(v_maskps_st),   AVX2(v_maskpd_st),   AVX2(v_pmaskd_ld),   AVX2(v_pmaskq_ld),   AVX2(v_pmaskd_st),
-    AVX2(v_pmaskq_st),   AVX2(v_maskdqu),     AVX2(v_vmaskdqu),    AVX2(v_maskq),       EVEX(e_gatherdps),
-    EVEX(e_gatherdps_y), EVEX(e_gatherdps_x), EVEX(e_gatherdpd),   EVEX(e_gatherqps),   EVEX(e_gatherqps_x),
-    EVEX(e_gatherqpd),   EVEX(e_pgatherdd),   EVEX(e_pgatherdq),   EVEX(e_pgatherqd),   EVEX(e_pgatherqq),
-    EVEX(e_scatterdps),  EVEX(e_scatterdps_x), EVEX(e_scatterdpd), EVEX(e_scatterqps),  EVEX(e_scatterqpd),
-    EVEX(e_pscatterdd),  EVEX(e_pscatterdq),  EVEX(e_pscatterqd),  EVEX(e_pscatterqq),
+    AVX2(v_gatherdps_x),  AVX2(v_gatherdps_y), AVX2(v_gatherdpd_x), AVX2(v_gatherdpd_y), AVX2(v_gatherqps_x), AVX2(v_gatherqps_y),
+    AVX2(v_gatherqpd_x),  AVX2(v_gatherqpd_y), AVX2(v_pgatherdd_y), AVX2(v_pgatherdq_y), AVX2(v_pgatherqd_y), AVX2(v_pgatherqq_y),
+    AVX2(v_maskps_ld),    AVX2(v_maskps_ldx),  AVX2(v_maskpd_ld),   AVX2(v_maskps_st),   AVX2(v_maskpd_st),   AVX2(v_pmaskd_ld),
+    AVX2(v_pmaskq_ld),    AVX2(v_pmaskd_st),   AVX2(v_pmaskq_st),   AVX2(v_maskdqu),     AVX2(v_vmaskdqu),    AVX2(v_maskq),
+    EVEX(e_gatherdps),    EVEX(e_gatherdps_y), EVEX(e_gatherdps_x), EVEX(e_gatherdpd),   EVEX(e_gatherqps),   EVEX(e_gatherqps_x),
+    EVEX(e_gatherqpd),    EVEX(e_pgatherdd),   EVEX(e_pgatherdq),   EVEX(e_pgatherqd),   EVEX(e_pgatherqq),   EVEX(e_scatterdps),
+    EVEX(e_scatterdps_x), EVEX(e_scatterdpd),  EVEX(e_scatterqps),  EVEX(e_scatterqpd),  EVEX(e_pscatterdd),  EVEX(e_pscatterdq),
+    EVEX(e_pscatterqd),   EVEX(e_pscatterqq),
 };
 
 /* Indices that stay near BASE: every other vector register holds 4- or 8-byte ones. */

@@ -180,8 +180,7 @@ static void enable_all(struct fixture *f)
 static void enter_x2apic(struct fixture *f)
 {
     for (unsigned i = 0; i < CPUS; i++)
-        assert_int_equal(lapic_msr_write(&f->cpu[i], MSR_APIC_BASE, f->cpu[i].apic_base | APIC_BASE_X2APIC),
-                         SOFT_OK);
+        assert_int_equal(lapic_msr_write(&f->cpu[i], MSR_APIC_BASE, f->cpu[i].apic_base | APIC_BASE_X2APIC), SOFT_OK);
 }
 
 /* The vCPUs that take vector now, as a bit mask; each ends it. */
@@ -389,8 +388,7 @@ static void lowest_priority_picks_one(void **state)
     }
     ipi(f, 0, 0xf, 0x940);
     assert_int_equal(takers(f, 0x40), 1 << 2);
-    assert_int_equal(lapic_msi(&f->svm, APIC_BASE_DEFAULT | 0xb000 | 0xc, 0x41),
-                     0); /* hint, logical, not 2 */
+    assert_int_equal(lapic_msi(&f->svm, APIC_BASE_DEFAULT | 0xb000 | 0xc, 0x41), 0); /* hint, logical, not 2 */
     assert_int_equal(__builtin_popcount(takers(f, 0x41)), 1);
 }
 
@@ -672,11 +670,9 @@ static void x2apic_registers_and_their_faults(void **state)
 {
     struct fixture *f = *state;
     struct soft_cpu *cpu = &f->cpu[3];
-    static const uint16_t readable[] = {
-        0x802, 0x803, 0x808, 0x80a, 0x80d, 0x80f, 0x828, 0x830, 0x832,
-        0x833, 0x834, 0x835, 0x836, 0x837, 0x838, 0x839, 0x83e}; /* and 0x810 to 0x827 */
-    static const uint16_t writable[] = {0x808, 0x80b, 0x80f, 0x828, 0x830, 0x832, 0x833,
-                                        0x834, 0x835, 0x836, 0x837, 0x838, 0x83e, 0x83f};
+    static const uint16_t readable[] = {0x802, 0x803, 0x808, 0x80a, 0x80d, 0x80f, 0x828, 0x830, 0x832,
+                                        0x833, 0x834, 0x835, 0x836, 0x837, 0x838, 0x839, 0x83e}; /* and 0x810 to 0x827 */
+    static const uint16_t writable[] = {0x808, 0x80b, 0x80f, 0x828, 0x830, 0x832, 0x833, 0x834, 0x835, 0x836, 0x837, 0x838, 0x83e, 0x83f};
     uint64_t value;
 
     enter_x2apic(f);

@@ -138,11 +138,8 @@ static int setup(void **state)
 
     f->mem.region_count = 2;
     f->mem.regions[0] = (struct mem_region){.gpa = 0, .size = RAM_SIZE, .hva = map_pages(RAM_SIZE)};
-    f->mem.regions[1] = (struct mem_region){.gpa = ROM_GPA,
-                                            .size = PAGE_SIZE,
-                                            .hva = map_pages(PAGE_SIZE),
-                                            .flags = MEM_READONLY,
-                                            .first_page = RAM_SIZE / PAGE_SIZE};
+    f->mem.regions[1] = (struct mem_region){
+        .gpa = ROM_GPA, .size = PAGE_SIZE, .hva = map_pages(PAGE_SIZE), .flags = MEM_READONLY, .first_page = RAM_SIZE / PAGE_SIZE};
     f->mem.page_count = RAM_SIZE / PAGE_SIZE + 1;
     f->svm.vm = &f->vm;
     f->svm.mem = &f->mem;
@@ -226,8 +223,7 @@ static void entry_put(struct fixture *f, enum paging_mode mode, unsigned level, 
  * Maps gva by a page of leaf_level at page. upper goes into every entry above the leaf (PDPTEs of PAE get P
  * alone).
  */
-static void build(struct fixture *f, enum paging_mode mode, unsigned leaf_level, gva_t gva, gpa_t page,
-                  uint64_t upper, uint64_t leaf)
+static void build(struct fixture *f, enum paging_mode mode, unsigned leaf_level, gva_t gva, gpa_t page, uint64_t upper, uint64_t leaf)
 {
     unsigned top = mode == PAGING_4LEVEL ? 4 : mode == PAGING_PAE ? 3 : 2;
 
@@ -326,11 +322,7 @@ static void ask(struct fixture *f, struct question *q, unsigned leaf_level, gva_
     bool allowed;
     int rc;
 
-    build(f, q->mode, leaf_level, gva,
-          leaf_level > 2    ? 0
-          : leaf_level == 2 ? MIB(4)
-                            : DATA,
-          q->upper, q->leaf);
+    build(f, q->mode, leaf_level, gva, leaf_level > 2 ? 0 : leaf_level == 2 ? MIB(4) : DATA, q->upper, q->leaf);
     q->has_upper = last_with_flags > leaf_level;
     set_mode(f, q->mode);
     f->cpu.cr0 |= q->wp ? CR0_WP : 0;
@@ -341,10 +333,8 @@ static void ask(struct fixture *f, struct question *q, unsigned leaf_level, gva_
     allowed = model(q, &error);
     rc = mmu_translate(&f->cpu, gva, access, &t);
     if (allowed != (rc == SOFT_OK))
-        fail_msg(
-            "mode %d level %u upper %llx leaf %llx wp %d smep %d nxe %d user %d write %d fetch %d: rc %d",
-            q->mode, leaf_level, (unsigned long long)q->upper, (unsigned long long)q->leaf, q->wp, q->smep,
-            q->nxe, q->user, q->write, q->fetch, rc);
+        fail_msg("mode %d level %u upper %llx leaf %llx wp %d smep %d nxe %d user %d write %d fetch %d: rc %d", q->mode, leaf_level,
+                 (unsigned long long)q->upper, (unsigned long long)q->leaf, q->wp, q->smep, q->nxe, q->user, q->write, q->fetch, rc);
     if (!allowed) {
         assert_int_equal(f->cpu.exc.vector, EXC_PF);
         assert_true(f->cpu.exc.has_error);
@@ -515,8 +505,7 @@ static void check_reserved(struct fixture *f, enum paging_mode mode, unsigned le
             int rc;
 
             /* Bits that change the walk when they are not reserved. */
-            if (!reserved && ((bit >= 12 && bit < GUEST_PHYS_BITS && !leaf) || (bit == 7 && !leaf) ||
-                              bit == 1 || bit == 2))
+            if (!reserved && ((bit >= 12 && bit < GUEST_PHYS_BITS && !leaf) || (bit == 7 && !leaf) || bit == 1 || bit == 2))
                 continue;
             set_mode(f, mode);
             f->cpu.efer |= EFER_NXE;
@@ -879,22 +868,16 @@ static void random_histories_keep_the_invariants(void **state)
         f->cpu.cpl = seed & BIT(40) ? 3 : 0;
         switch (seed % 8) {
         case 0: /* remap, as an OS does it */
-            map_long(f, gva, page,
-                     PTE_P | PTE_W | PTE_U | (seed & BIT(41) ? PTE_G : 0) | (seed & BIT(42) ? PTE_D : 0));
+            map_long(f, gva, page, PTE_P | PTE_W | PTE_U | (seed & BIT(41) ? PTE_G : 0) | (seed & BIT(42) ? PTE_D : 0));
             mmu_flush_page(&f->cpu, gva);
             break;
-        case 1:
-            smc_protect(&f->svm, page);
-            break;
-        case 2:
-            smc_written(&f->svm, page, 1);
-            break;
+        case 1: smc_protect(&f->svm, page); break;
+        case 2: smc_written(&f->svm, page, 1); break;
         case 3:
             if (seed & BIT(43))
                 mmu_flush_nonglobal(&f->cpu);
             break;
-        default:
-            mmu_fill(&f->cpu, gva, seed & BIT(44) ? MMU_WRITE : MMU_READ);
+        default: mmu_fill(&f->cpu, gva, seed & BIT(44) ? MMU_WRITE : MMU_READ);
         }
         if (round % 16)
             continue;
@@ -983,8 +966,7 @@ static void linear_addresses_wrap_outside_64_bit_code(void **state)
     assert_int_equal(get64(f, DATA + 0x1000), 0x11223344);
     set_mode(f, PAGING_NONE);
     mmu_flush_all(&f->cpu);
-    assert_int_equal(mmu_write(&f->cpu, 0xfffffffc, &value, 8, MMU_WRITE),
-                     SOFT_OK); /* its first half is ROM */
+    assert_int_equal(mmu_write(&f->cpu, 0xfffffffc, &value, 8, MMU_WRITE), SOFT_OK); /* its first half is ROM */
     assert_int_equal(get64(f, 0), 0x11223344);
 }
 

@@ -6,8 +6,8 @@
 
 static void unknown_msrs_are_gp(void **state)
 {
-    static const uint32_t unknown[] = {0, 2, MSR_MTRRCAP, MSR_MTRR_DEF_TYPE, MSR_MCG_CAP, 0xda0, 0xc0000104, 0x40000000,
-                                       MSR_KVM_SYSTEM_TIME, 0xffffffff};
+    static const uint32_t unknown[] = {0,     2,          MSR_MTRRCAP, MSR_MTRR_DEF_TYPE,   MSR_MCG_CAP,
+                                       0xda0, 0xc0000104, 0x40000000,  MSR_KVM_SYSTEM_TIME, 0xffffffff};
     struct fake *f = *state;
     uint64_t value;
 
@@ -19,8 +19,7 @@ static void unknown_msrs_are_gp(void **state)
 
 static void address_registers_must_be_canonical(void **state)
 {
-    static const uint32_t msrs[] = {MSR_LSTAR, MSR_CSTAR, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP,
-                                    MSR_SYSENTER_EIP};
+    static const uint32_t msrs[] = {MSR_LSTAR, MSR_CSTAR, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
     struct fake *f = *state;
 
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {

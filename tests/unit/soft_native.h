@@ -90,7 +90,9 @@ static inline void native_protect(unsigned page, enum fake_page kind)
 {
     fake_seen.page[page] = kind;
     mprotect(arena(page * PAGE_SIZE), PAGE_SIZE,
-             kind == PAGE_ABSENT ? PROT_NONE : kind == PAGE_READONLY ? PROT_READ : PROT_READ | PROT_WRITE);
+             kind == PAGE_ABSENT     ? PROT_NONE
+             : kind == PAGE_READONLY ? PROT_READ
+                                     : PROT_READ | PROT_WRITE);
 }
 
 /* A small generator that gives the same numbers every time (xorshift64*). */

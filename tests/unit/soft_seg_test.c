@@ -106,8 +106,7 @@ static void descriptor_fields_and_accessed_bit(void **state)
 {
     (void)state;
     start_protected(0);
-    poke(GDT + FREE, 8,
-         0x12c0920034567890 | 0xfULL << 48); /* base 12003456, limit f7890 pages, writable, not accessed */
+    poke(GDT + FREE, 8, 0x12c0920034567890 | 0xfULL << 48); /* base 12003456, limit f7890 pages, writable, not accessed */
     struct insn insn = to_seg(SEG_FS);
     cpu->gpr[GPR_RAX] = FREE;
     assert_int_equal(sys_mov_to_seg(cpu, &insn), SOFT_OK);

@@ -312,13 +312,13 @@ static void ports_are_guarded_by_iopl_and_the_bitmap(void **state)
     arena(0x68)[0x3f8 / 8] = 0x7f;               /* 3ffh alone */
     arena(0x68)[0x3f8 / 8 + 1] = 0xfe;
     cpu->gpr[GPR_RDX] = 0x3ff;
-    assert_int_equal(RUN(f, 0xec), SOFT_OK);           /* in al, dx */
-    expect_fault(f, RUN(f, 0xed), EXC_GP);             /* in eax, dx: 401h and 402h are closed */
+    assert_int_equal(RUN(f, 0xec), SOFT_OK); /* in al, dx */
+    expect_fault(f, RUN(f, 0xed), EXC_GP);   /* in eax, dx: 401h and 402h are closed */
     cpu->gpr[GPR_RDX] = 0x408;
-    expect_fault(f, RUN(f, 0xec), EXC_GP);             /* beyond the limit */
+    expect_fault(f, RUN(f, 0xec), EXC_GP); /* beyond the limit */
     cpu->rflags |= FLAG_IOPL;
-    assert_int_equal(RUN(f, 0xe6, 0x80), SOFT_OK);     /* out 80h, al */
-    assert_int_equal(RUN(f, 0xef), SOFT_OK);           /* out dx, eax */
+    assert_int_equal(RUN(f, 0xe6, 0x80), SOFT_OK); /* out 80h, al */
+    assert_int_equal(RUN(f, 0xef), SOFT_OK);       /* out dx, eax */
     assert_int_equal(fake_seen.port_size, 4);
 }
 

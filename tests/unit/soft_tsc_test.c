@@ -201,8 +201,7 @@ static void versions_grow_and_a_changed_offset_is_followed(void **state)
 static void every_frequency_scales(void **state)
 {
     struct fixture *f = *state;
-    static const uint64_t hz[] = {1000000,    999999999,  1000000000, 1000000001,
-                                  1999999999, 2000000000, 2600000000, 6000000000};
+    static const uint64_t hz[] = {1000000, 999999999, 1000000000, 1000000001, 1999999999, 2000000000, 2600000000, 6000000000};
 
     for (unsigned i = 0; i < ARRAY_SIZE(hz); i++) {
         uint64_t ns;

@@ -22,17 +22,17 @@ struct chip {
     int host_fd;    /* never saved */
 };
 
-#define CHIP_FIELDS                                                                                                        \
-    STATE_FIELD(struct chip, byte), STATE_FIELD(struct chip, word), STATE_ARRAY(struct chip, table),                       \
-        STATE_FIELD(struct chip, flag), STATE_FIELD(struct chip, ns)
+#define CHIP_FIELDS                                                                                                                        \
+    STATE_FIELD(struct chip, byte), STATE_FIELD(struct chip, word), STATE_ARRAY(struct chip, table), STATE_FIELD(struct chip, flag),       \
+        STATE_FIELD(struct chip, ns)
 
 static const struct state_field fields_1[] = {CHIP_FIELDS};
 static const struct state_field fields_2[] = {CHIP_FIELDS, {"young", offsetof(struct chip, young), 2, 1, 2}};
 static const struct state_desc chip_1 = {"chip", 1, fields_1, ARRAY_SIZE(fields_1)};
 static const struct state_desc chip_2 = {"chip", 2, fields_2, ARRAY_SIZE(fields_2)};
 
-static const struct chip sample = {
-    .byte = 0xfe, .word = 0x1234, .table = {1, 0x80000000, 0xffffffff}, .flag = true, .ns = 0x0123456789abcdef, .young = 77, .host_fd = 9};
+static const struct chip sample =
+    {.byte = 0xfe, .word = 0x1234, .table = {1, 0x80000000, 0xffffffff}, .flag = true, .ns = 0x0123456789abcdef, .young = 77, .host_fd = 9};
 
 static int load(const struct state_desc *desc, struct chip *chip, const void *data, size_t len, struct err *e)
 {
@@ -153,7 +153,8 @@ static void an_unknown_a_resized_and_a_doubled_field_are_refused(void **state)
     static const struct state_field resized[] = {{"word", offsetof(struct chip, word), 1, 1, 1}};
     static const struct state_field recounted[] = {{"table", offsetof(struct chip, table), 4, 2, 1}};
     static const struct state_field doubled[] = {STATE_FIELD(struct chip, byte), STATE_FIELD(struct chip, byte)};
-    static const struct state_desc bad[] = {{"chip", 1, unknown, 1}, {"chip", 1, resized, 1}, {"chip", 1, recounted, 1}, {"chip", 1, doubled, 2}};
+    static const struct state_desc bad[] = {
+        {"chip", 1, unknown, 1}, {"chip", 1, resized, 1}, {"chip", 1, recounted, 1}, {"chip", 1, doubled, 2}};
     static const char *const why[] = {"does not know", "malformed field word", "malformed field table", "malformed field byte"};
     struct chip chip = {0};
     struct err e;

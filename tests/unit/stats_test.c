@@ -47,7 +47,8 @@ static char name[] = "test-vm";
 
 static struct vm make_vm(void)
 {
-    struct vm vm = {.config = {.name = name}, .engine = &engine, .vcpus = {&vcpus[0], &vcpus[1]}, .vcpu_count = 2, .started_ns = NS_PER_SEC};
+    struct vm vm = {
+        .config = {.name = name}, .engine = &engine, .vcpus = {&vcpus[0], &vcpus[1]}, .vcpu_count = 2, .started_ns = NS_PER_SEC};
 
     many = 0;
     for (unsigned i = 0; i < 2; i++) {
@@ -81,8 +82,8 @@ static void the_table_groups_numbers_and_leaves_out_exits_that_never_occurred(vo
     size_t len = 0;
     static const struct {
         const char *group, *name, *value, *time;
-    } rows[] = {{"vcpu0", "PIO", "1,000", "1.500000 s"}, {"", "HLT", "999", "0.000000 s"},      {"vcpu1", "PIO", "1,001", "1.500000 s"},
-                {"mmu", "fills", "1,234,567", NULL},     {"", "flushes", "0", NULL},            {"translate", "blocks", "7", "2.500000 s"}};
+    } rows[] = {{"vcpu0", "PIO", "1,000", "1.500000 s"}, {"", "HLT", "999", "0.000000 s"}, {"vcpu1", "PIO", "1,001", "1.500000 s"},
+                {"mmu", "fills", "1,234,567", NULL},     {"", "flushes", "0", NULL},       {"translate", "blocks", "7", "2.500000 s"}};
 
     (void)state;
     len += (size_t)snprintf(want, sizeof(want), "statistics of test-vm after 2.500 s\n");

@@ -71,7 +71,7 @@ static void on_room(void *opaque)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    const struct uart16550_host host = {f, on_out, on_room}, nobody = {0};
+    const struct uart16550_host host = {.opaque = f, .out = on_out, .room = on_room}, nobody = {0};
     struct err e;
 
     fake_start(0);
@@ -724,6 +724,28 @@ static void changes_of_the_lines_are_told_once(void **state)
     assert_int_equal(get(f, MSR), 0xab);
 }
 
+static void input_waits_for_rts_where_the_host_wants_flow_control(void **state)
+{
+    struct fixture *f = *state;
+
+    f->dev.host.waits_for_rts = true;
+    assert_int_equal(uart16550_room(&f->dev), 0);
+    assert_int_equal(uart16550_receive(&f->dev, (const uint8_t *)"a", 1), 0);
+    assert_int_equal(get(f, LSR) & DR, 0);
+    set(f, MCR, DTR);
+    fake_advance(NS_PER_MS);
+    assert_int_equal(f->room_calls, 0);
+    set(f, MCR, DTR | RTS);
+    fake_advance(NS_PER_MS);
+    assert_int_equal(f->room_calls, 1);
+    receive(f, "a");
+    assert_int_equal(get(f, DATA), 'a');
+    set(f, MCR, DTR);
+    assert_int_equal(uart16550_room(&f->dev), 0);
+    uart16550_reset(&f->dev);
+    assert_int_equal(uart16550_room(&f->dev), 0);
+}
+
 static void loopback_takes_the_line_from_the_host(void **state)
 {
     struct fixture *f = *state;
@@ -842,9 +864,8 @@ static void impossible_state_is_refused(void **state)
         const char *name;
         uint64_t value;
     } wrong[] = {
-        {"ier", 0x10},   {"fcr", 0x10},        {"fcr", 0x80},       {"mcr", 0x20},     {"mcr", 0x10},     {"msr", 0x30},
-        {"overrun", 2},  {"thre_pending", 2},  {"thre_due", 2},     {"rx_timeout", 2}, {"rx_head", 16},   {"rx_count", 17},
-        {"rx_count", 255},
+        {"ier", 0x10},       {"fcr", 0x10},   {"fcr", 0x80},     {"mcr", 0x20},   {"mcr", 0x10},    {"msr", 0x30},     {"overrun", 2},
+        {"thre_pending", 2}, {"thre_due", 2}, {"rx_timeout", 2}, {"rx_head", 16}, {"rx_count", 17}, {"rx_count", 255},
     };
 
     open_port(f, 3, RDI);
@@ -928,6 +949,7 @@ int main(void)
         UART_TEST(interrupts_are_told_by_priority),
         UART_TEST(loopback_wires_the_outputs_to_the_inputs),
         UART_TEST(changes_of_the_lines_are_told_once),
+        UART_TEST(input_waits_for_rts_where_the_host_wants_flow_control),
         UART_TEST(loopback_takes_the_line_from_the_host),
         UART_TEST(out2_is_the_gate_of_the_interrupt),
         UART_TEST(an_idle_port_needs_no_timer),

@@ -39,7 +39,7 @@
 #define MADT_PCAT_COMPAT 1
 #define MADT_ACTIVE_HIGH_LEVEL 0x0d /* table 5.26 */
 
-#define TABLES_MAX 64 /* that the XSDT names */
+#define TABLES_MAX 64  /* that the XSDT names */
 #define TABLE_ALIGN 64 /* what the FACS wants; good for all */
 
 struct acpi_header {
@@ -298,8 +298,7 @@ static int add_madt(struct area *a, unsigned cpus)
     };
 
     for (unsigned i = 0; i < cpus; i++)
-        m.lapic[i] = (struct madt_lapic){
-            .type = 0, .length = sizeof(m.lapic[i]), .uid = (uint8_t)i, .apic_id = (uint8_t)i, .flags = 1};
+        m.lapic[i] = (struct madt_lapic){.type = 0, .length = sizeof(m.lapic[i]), .uid = (uint8_t)i, .apic_id = (uint8_t)i, .flags = 1};
     return add_listed(a, m.header, (uint8_t *)&m + sizeof(m.header));
 }
 
@@ -326,8 +325,8 @@ static int add_root(struct area *a, gpa_t rsdp_at)
 {
     struct acpi_rsdp r = {.signature = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '}, .revision = 2, .length = sizeof(r)};
     gpa_t xsdt_at;
-    int ret = add_table(a, make_header("XSDT", 1, offsetof(struct acpi_xsdt, entry) + a->count * sizeof(a->xsdt.entry[0])),
-                        a->xsdt.entry, &xsdt_at);
+    int ret = add_table(a, make_header("XSDT", 1, offsetof(struct acpi_xsdt, entry) + a->count * sizeof(a->xsdt.entry[0])), a->xsdt.entry,
+                        &xsdt_at);
 
     if (ret)
         return ret;

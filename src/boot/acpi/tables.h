@@ -16,8 +16,8 @@ struct acpi_extra {
 };
 
 struct acpi_machine {
-    unsigned cpus;   /* APIC ids are 0 .. cpus - 1; 1 to 64 */
-    bool pci;        /* a PCI host bridge with ECAM: adds MCFG and the SSDT of the root bridge */
+    unsigned cpus; /* APIC ids are 0 .. cpus - 1; 1 to 64 */
+    bool pci;      /* a PCI host bridge with ECAM: adds MCFG and the SSDT of the root bridge */
     const struct acpi_extra *extra;
     unsigned extra_count;
 };

@@ -8,12 +8,12 @@
 #define CACHE_BYTES MIB(128)
 #endif
 #define CACHE_MAX_BLOCKS BIT(20)
-#define CACHE_MAX_MARKS BIT(23)   /* guest instructions of all blocks */
+#define CACHE_MAX_MARKS BIT(23) /* guest instructions of all blocks */
 #define CACHE_HASH_HEADS BIT(16)
 #ifndef CACHE_BLOCK_INSNS
-#define CACHE_BLOCK_INSNS 64      /* at most, in one block */
+#define CACHE_BLOCK_INSNS 64 /* at most, in one block */
 #endif
-#define BLOCK_MAX_CODE KIB(32)    /* host bytes of one block, with room to spare */
+#define BLOCK_MAX_CODE KIB(32) /* host bytes of one block, with room to spare */
 
 #define BLOCK_NONE UINT32_MAX
 
@@ -26,8 +26,8 @@ enum block_mode {
 
 /* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
 struct block_mark {
-    uint32_t host_off;  /* from the block's code */
-    uint16_t guest_off; /* from the page's start */
+    uint32_t host_off;   /* from the block's code */
+    uint16_t guest_off;  /* from the page's start */
     uint16_t flags_dead; /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
 };
 
@@ -44,14 +44,14 @@ struct block {
     gpa_t gpa;
     uint32_t mode;
     uint32_t next_hash, next_page;
-    uint32_t incoming;     /* first link to this block: block * 2 + number */
+    uint32_t incoming; /* first link to this block: block * 2 + number */
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
-    bool vectors;          /* some instruction uses x87, MMX, SSE or AVX state */
-    bool dropped;          /* its guest bytes changed: found by nobody any more */
+    bool vectors; /* some instruction uses x87, MMX, SSE or AVX state */
+    bool dropped; /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
-    uint8_t *code;         /* executable address */
+    uint8_t *code; /* executable address */
     struct block_link link[2];
 };
 
@@ -59,12 +59,12 @@ struct soft_cache {
     struct codemem mem;
     struct block *blocks;
     struct block_mark *marks;
-    uint32_t *hash;        /* heads: block numbers */
-    uint32_t *page_head;   /* per guest page (mem page index): first block */
+    uint32_t *hash;      /* heads: block numbers */
+    uint32_t *page_head; /* per guest page (mem page index): first block */
     uint32_t block_count, mark_count;
-    uint32_t generation;   /* of cache_flush(): block numbers of an older one mean nothing */
-    size_t used;           /* bytes of mem */
-    size_t common;         /* bytes at its start that stay: exits and dispatch */
+    uint32_t generation;      /* of cache_flush(): block numbers of an older one mean nothing */
+    size_t used;              /* bytes of mem */
+    size_t common;            /* bytes at its start that stay: exits and dispatch */
     uint8_t *exit, *dispatch; /* writable addresses of the common pieces */
 };
 
@@ -98,13 +98,13 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 #define JUMP_PAGE_OFF (JUMP_ENTRIES * 16) /* and to the page addresses */
 
 struct jump_cache {
-    uint64_t *tag;     /* rip; tag[0] is never 0 and tag[others] is 0 when empty, which no lookup of that entry can match */
+    uint64_t *tag; /* rip; tag[0] is never 0 and tag[others] is 0 when empty, which no lookup of that entry can match */
     uint64_t *code;
     uint64_t *page;
-    uint16_t *filled;  /* entries filled since the last flush */
+    uint16_t *filled; /* entries filled since the last flush */
     unsigned filled_count;
     uint64_t pages[16]; /* a filter of the pages in it: one hashed bit each */
-    bool has_local;    /* some entry came through a mapping that is not global */
+    bool has_local;     /* some entry came through a mapping that is not global */
 };
 
 int jump_cache_init(struct jump_cache *, struct err *);

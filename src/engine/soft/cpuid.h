@@ -6,7 +6,7 @@
 
 struct soft_cpuid_leaf {
     uint32_t leaf, sub;
-    bool any_sub; /* the leaf ignores ECX */
+    bool any_sub;    /* the leaf ignores ECX */
     uint32_t out[4]; /* EAX, EBX, ECX, EDX */
 };
 
@@ -14,12 +14,12 @@ struct soft_cpuid_leaf {
 
 /* Fixed from soft_cpuid_init() on; any thread may read it. */
 struct soft_cpuid {
-    bool amd;   /* vendor as the host's; everything else behaves as Intel */
+    bool amd;                        /* vendor as the host's; everything else behaves as Intel */
     uint32_t word[CPUID_WORD_COUNT]; /* the offered features */
-    uint64_t xcr0;       /* components offered */
-    uint64_t cr4;        /* bits that the guest may set */
-    uint64_t efer;       /* bits that the guest may set (LMA is not one) */
-    uint32_t mxcsr_mask; /* bits of MXCSR that exist */
+    uint64_t xcr0;                   /* components offered */
+    uint64_t cr4;                    /* bits that the guest may set */
+    uint64_t efer;                   /* bits that the guest may set (LMA is not one) */
+    uint32_t mxcsr_mask;             /* bits of MXCSR that exist */
     struct {
         uint32_t size, offset; /* in the standard form, which is the host's */
         bool align64;          /* in the compacted form */

@@ -12,8 +12,8 @@
 #define HOST_CTX GPR_RSP
 
 struct emit {
-    uint8_t *rw;  /* where the next byte is written */
-    uint8_t *end; /* no byte at or past it */
+    uint8_t *rw;      /* where the next byte is written */
+    uint8_t *end;     /* no byte at or past it */
     int64_t rx_delta; /* executable address = writable address + rx_delta */
     bool overflow;
 };
@@ -70,8 +70,8 @@ static inline void emit_op_mem(struct emit *e, uint8_t opcode, bool wide, unsign
 }
 
 /* op reg, [base + index * scale + disp] */
-static inline void emit_op_sib(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned base, unsigned index,
-                               unsigned scale, int32_t disp)
+static inline void emit_op_sib(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned base, unsigned index, unsigned scale,
+                               int32_t disp)
 {
     bool short_disp = disp >= -128 && disp <= 127;
     unsigned mod = disp == 0 && (base & 7) != 5 ? 0 : short_disp ? 1 : 2;
@@ -88,8 +88,7 @@ static inline void emit_op_sib(struct emit *e, uint8_t opcode, bool wide, unsign
 }
 
 /* op reg, [index * scale + disp32]: no base */
-static inline void emit_op_index(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned index,
-                                 unsigned scale, int32_t disp)
+static inline void emit_op_index(struct emit *e, uint8_t opcode, bool wide, unsigned reg, unsigned index, unsigned scale, int32_t disp)
 {
     unsigned shift = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 

@@ -22,7 +22,7 @@ enum insn_class {
 
 /* Where the encoding names a general register, for rewriting. */
 struct insn_field {
-    uint8_t gpr; /* guest register or REG_NONE */
+    uint8_t gpr;  /* guest register or REG_NONE */
     uint8_t size; /* bytes */
     bool read, written;
 };
@@ -30,16 +30,27 @@ struct insn_field {
 /* What must hold before the instruction may run; checked in this order by step (SDM vol. 3 table 2-2 to 2-4). */
 enum insn_unit { UNIT_GPR, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_AVX512 };
 
-enum operand_kind { OPERAND_NONE, OPERAND_GPR, OPERAND_SEG, OPERAND_CR, OPERAND_DR, OPERAND_VECTOR, OPERAND_OTHER,
-                    OPERAND_MEM, OPERAND_IMM, OPERAND_REL, OPERAND_FAR };
+enum operand_kind {
+    OPERAND_NONE,
+    OPERAND_GPR,
+    OPERAND_SEG,
+    OPERAND_CR,
+    OPERAND_DR,
+    OPERAND_VECTOR,
+    OPERAND_OTHER,
+    OPERAND_MEM,
+    OPERAND_IMM,
+    OPERAND_REL,
+    OPERAND_FAR
+};
 
 struct insn_operand {
-    uint8_t kind;   /* enum operand_kind */
-    uint8_t reg;    /* number; for 8-bit AH..BH: 4..7 with high set */
-    bool high;      /* AH, CH, DH, BH */
+    uint8_t kind; /* enum operand_kind */
+    uint8_t reg;  /* number; for 8-bit AH..BH: 4..7 with high set */
+    bool high;    /* AH, CH, DH, BH */
     bool read, written;
-    uint16_t size;  /* bytes */
-    uint64_t imm;   /* OPERAND_IMM (sign-extended where the encoding does), OPERAND_REL (displacement), OPERAND_FAR (offset) */
+    uint16_t size;    /* bytes */
+    uint64_t imm;     /* OPERAND_IMM (sign-extended where the encoding does), OPERAND_REL (displacement), OPERAND_FAR (offset) */
     uint16_t far_sel; /* OPERAND_FAR */
 };
 
@@ -58,33 +69,33 @@ struct insn_mem {
 struct insn {
     uint8_t bytes[INSN_MAX_LEN];
     uint8_t len;
-    uint8_t cls;        /* enum insn_class */
-    uint8_t unit;       /* enum insn_unit */
-    uint8_t mode_bits;  /* 16, 32, 64: the code segment it was decoded for */
-    uint8_t opsize;     /* effective operand size: 1?, 2, 4, 8 bytes (2, 4, 8 where the opcode has no byte form) */
-    uint8_t addrsize;   /* effective address size: 2, 4, 8 */
+    uint8_t cls;           /* enum insn_class */
+    uint8_t unit;          /* enum insn_unit */
+    uint8_t mode_bits;     /* 16, 32, 64: the code segment it was decoded for */
+    uint8_t opsize;        /* effective operand size: 1?, 2, 4, 8 bytes (2, 4, 8 where the opcode has no byte form) */
+    uint8_t addrsize;      /* effective address size: 2, 4, 8 */
     bool lock, rep, repne; /* rep = F3, repne = F2, as prefixes with that meaning (not mandatory ones) */
-    bool has_mem;       /* mem is an explicit memory operand (not the implicit ones of string and stack instructions) */
-    bool masked_mem;    /* lanes may be suppressed: EVEX mask, vmaskmov, gather, scatter, maskmovdqu */
+    bool has_mem;          /* mem is an explicit memory operand (not the implicit ones of string and stack instructions) */
+    bool masked_mem;       /* lanes may be suppressed: EVEX mask, vmaskmov, gather, scatter, maskmovdqu */
     uint8_t operand_count; /* explicit operands, in encoding order (Intel syntax) */
-    uint16_t mnemonic;  /* ZydisMnemonic */
+    uint16_t mnemonic;     /* ZydisMnemonic */
     struct insn_operand op[INSN_MAX_OPERANDS];
     struct insn_mem mem;
-    bool implicit_mem;     /* accesses memory that no operand of the encoding names */
-    bool nop;              /* a hint or reserved NOP: nothing happens, its operand is not accessed */
-    bool too_long;         /* more than 15 bytes: #GP, not #UD */
-    bool compressed;       /* EVEX compress/expand: the active lanes lie side by side in memory */
-    uint8_t broadcast;     /* the memory operand's elements serve this many lanes, over and over; else 0 */
-    uint8_t mask_reg;      /* opmask of masked_mem: 1..7 */
-    uint8_t mem_elem;      /* bytes of one element of the memory operand */
-    uint16_t mem_size;  /* bytes accessed at mem */
+    bool implicit_mem; /* accesses memory that no operand of the encoding names */
+    bool nop;          /* a hint or reserved NOP: nothing happens, its operand is not accessed */
+    bool too_long;     /* more than 15 bytes: #GP, not #UD */
+    bool compressed;   /* EVEX compress/expand: the active lanes lie side by side in memory */
+    uint8_t broadcast; /* the memory operand's elements serve this many lanes, over and over; else 0 */
+    uint8_t mask_reg;  /* opmask of masked_mem: 1..7 */
+    uint8_t mem_elem;  /* bytes of one element of the memory operand */
+    uint16_t mem_size; /* bytes accessed at mem */
     bool mem_read, mem_written;
     uint16_t cpuflags_read;    /* arithmetic flags (FLAG_ARITH bits) */
     uint16_t cpuflags_written; /* includes undefined ones */
     uint16_t cpuflags_undefined;
 
     /* The encoding, for rewriting: offsets into bytes. */
-    uint8_t encoding;   /* ZydisInstructionEncoding: legacy, 3DNOW, XOP, VEX, EVEX */
+    uint8_t encoding;                    /* ZydisInstructionEncoding: legacy, 3DNOW, XOP, VEX, EVEX */
     uint8_t vex_off, modrm_off, imm_off; /* 0xff where absent */
     uint8_t imm_len;
     uint8_t rex;        /* the REX byte, 0 where absent */
@@ -93,9 +104,9 @@ struct insn {
     uint8_t opcode;     /* the last opcode byte */
     uint8_t opcode_map; /* 0 = one byte, 1 = 0F, 2 = 0F38, 3 = 0F3A */
     uint8_t modrm;
-    bool high_byte;     /* AH, CH, DH or BH is an operand: no REX possible */
+    bool high_byte;                       /* AH, CH, DH or BH is an operand: no REX possible */
     struct insn_field reg, rm, vvvv, opc; /* GPRs in ModRM.reg, ModRM.rm, VEX.vvvv and the opcode's low bits */
-    uint16_t gprs_used; /* bit n: GPR n is an operand, explicit or implicit (not as a part of an address) */
+    uint16_t gprs_used;                   /* bit n: GPR n is an operand, explicit or implicit (not as a part of an address) */
     int (*exec)(struct soft_cpu *, const struct insn *); /* classes other than INNOCUOUS; NULL = not carried out */
 };
 

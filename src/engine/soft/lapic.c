@@ -163,20 +163,14 @@ static bool accept_message(struct soft_lapic *l, const struct lapic_message *m, 
 {
     switch (m->delivery) {
     case DELIVER_FIXED:
-    case DELIVER_LOWEST:
-        return accept_fixed(l, m->vector, m->level_triggered, self);
-    case DELIVER_NMI:
-        atomic_store(&l->cpu->nmi_pending, true);
-        break;
+    case DELIVER_LOWEST: return accept_fixed(l, m->vector, m->level_triggered, self);
+    case DELIVER_NMI: atomic_store(&l->cpu->nmi_pending, true); break;
     case DELIVER_INIT:
         atomic_store(&l->sipi_vector, -1); /* in this order: a SIPI that follows stays */
         atomic_store(&l->init_pending, true);
         break;
-    case DELIVER_STARTUP:
-        atomic_store(&l->sipi_vector, m->vector);
-        break;
-    default: /* there is no SMM; the 8259 has a line of its own; 3 is reserved */
-        return false;
+    case DELIVER_STARTUP: atomic_store(&l->sipi_vector, m->vector); break;
+    default: /* there is no SMM; the 8259 has a line of its own; 3 is reserved */ return false;
     }
     notify(l->cpu, self);
     return true;

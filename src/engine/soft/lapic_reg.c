@@ -46,46 +46,21 @@ static bool reg_read(struct soft_lapic *l, unsigned off, uint32_t *value)
     if (off >= APIC_ISR && off < APIC_ESR) {
         unsigned word = (off >> 5) & 3;
 
-        *value = vector_word(off < APIC_TMR   ? l->isr[word]
-                             : off < APIC_IRR ? atomic_load(&l->tmr[word])
-                                              : atomic_load(&l->irr[word]),
-                             off);
+        *value = vector_word(off < APIC_TMR ? l->isr[word] : off < APIC_IRR ? atomic_load(&l->tmr[word]) : atomic_load(&l->irr[word]), off);
         return true;
     }
     switch (off) {
-    case APIC_ID:
-        *value = x2 ? id : id << 24;
-        return true;
-    case APIC_VERSION:
-        *value = APIC_VERSION_VALUE;
-        return true;
-    case APIC_TPR:
-        *value = atomic_load(&l->tpr);
-        return true;
-    case APIC_PPR:
-        *value = lapic_ppr(l);
-        return true;
-    case APIC_EOI:
-        *value = 0;
-        return !x2;
-    case APIC_LDR:
-        *value = lapic_ldr(l);
-        return true;
-    case APIC_DFR:
-        *value = atomic_load(&l->dfr);
-        return !x2;
-    case APIC_SVR:
-        *value = atomic_load(&l->svr);
-        return true;
-    case APIC_ESR:
-        *value = l->esr;
-        return true;
-    case APIC_ICR:
-        *value = l->icr;
-        return true;
-    case APIC_ICR_HIGH:
-        *value = l->icr_high;
-        return !x2;
+    case APIC_ID: *value = x2 ? id : id << 24; return true;
+    case APIC_VERSION: *value = APIC_VERSION_VALUE; return true;
+    case APIC_TPR: *value = atomic_load(&l->tpr); return true;
+    case APIC_PPR: *value = lapic_ppr(l); return true;
+    case APIC_EOI: *value = 0; return !x2;
+    case APIC_LDR: *value = lapic_ldr(l); return true;
+    case APIC_DFR: *value = atomic_load(&l->dfr); return !x2;
+    case APIC_SVR: *value = atomic_load(&l->svr); return true;
+    case APIC_ESR: *value = l->esr; return true;
+    case APIC_ICR: *value = l->icr; return true;
+    case APIC_ICR_HIGH: *value = l->icr_high; return !x2;
     case APIC_INITIAL_COUNT:
         soft_vec_park(l->cpu);
         *value = l->initial_count; /* written by this thread only */
@@ -94,11 +69,8 @@ static bool reg_read(struct soft_lapic *l, unsigned off, uint32_t *value)
         soft_vec_park(l->cpu);
         *value = lapic_timer_count(l);
         return true;
-    case APIC_DIVIDE:
-        *value = l->divide;
-        return true;
-    default:
-        return false;
+    case APIC_DIVIDE: *value = l->divide; return true;
+    default: return false;
     }
 }
 
@@ -166,16 +138,12 @@ static bool reg_write(struct soft_lapic *l, unsigned off, uint32_t value)
         atomic_store(&l->tpr, value & 0xff);
         lapic_recheck(l);
         return true;
-    case APIC_EOI:
-        lapic_eoi(l);
-        return true;
+    case APIC_EOI: lapic_eoi(l); return true;
     case APIC_ICR:
         l->icr = value & ICR_BITS & ~(uint32_t)LVT_STATUS;
         send_ipi(l);
         return true;
-    case APIC_ICR_HIGH:
-        l->icr_high = value;
-        return !x2;
+    case APIC_ICR_HIGH: l->icr_high = value; return !x2;
     }
     soft_vec_park(l->cpu);
     if (is_lvt(off)) {
@@ -186,28 +154,14 @@ static bool reg_write(struct soft_lapic *l, unsigned off, uint32_t value)
     case APIC_ID: /* fixed, as newer processors have it */
     case APIC_VERSION:
     case APIC_PPR:
-    case APIC_CURRENT_COUNT:
-        return !x2;
-    case APIC_LDR:
-        atomic_store(&l->ldr, value & 0xff000000);
-        return !x2;
-    case APIC_DFR:
-        atomic_store(&l->dfr, value | 0x0fffffff);
-        return !x2;
-    case APIC_SVR:
-        set_svr(l, value);
-        return true;
-    case APIC_ESR:
-        l->esr = atomic_exchange(&l->esr_pending, 0);
-        return true;
-    case APIC_INITIAL_COUNT:
-        lapic_timer_set_count(l, value);
-        return true;
-    case APIC_DIVIDE:
-        lapic_timer_set_divide(l, value);
-        return true;
-    default:
-        return off >= APIC_ISR && off < APIC_ESR && !x2;
+    case APIC_CURRENT_COUNT: return !x2;
+    case APIC_LDR: atomic_store(&l->ldr, value & 0xff000000); return !x2;
+    case APIC_DFR: atomic_store(&l->dfr, value | 0x0fffffff); return !x2;
+    case APIC_SVR: set_svr(l, value); return true;
+    case APIC_ESR: l->esr = atomic_exchange(&l->esr_pending, 0); return true;
+    case APIC_INITIAL_COUNT: lapic_timer_set_count(l, value); return true;
+    case APIC_DIVIDE: lapic_timer_set_divide(l, value); return true;
+    default: return off >= APIC_ISR && off < APIC_ESR && !x2;
     }
 }
 
@@ -238,21 +192,14 @@ static uint64_t x2apic_reserved(unsigned off)
     }
     switch (off) {
     case APIC_TPR:
-    case APIC_SELF_IPI:
-        return ~0xffULL;
+    case APIC_SELF_IPI: return ~0xffULL;
     case APIC_EOI:
-    case APIC_ESR:
-        return ~0ULL;
-    case APIC_SVR:
-        return ~(uint64_t)SVR_BITS;
-    case APIC_ICR:
-        return UINT32_MAX & ~(uint64_t)ICR_BITS;
-    case APIC_DIVIDE:
-        return ~(uint64_t)DIVIDE_BITS;
-    case APIC_INITIAL_COUNT:
-        return ~(uint64_t)UINT32_MAX;
-    default:
-        return ~0ULL;
+    case APIC_ESR: return ~0ULL;
+    case APIC_SVR: return ~(uint64_t)SVR_BITS;
+    case APIC_ICR: return UINT32_MAX & ~(uint64_t)ICR_BITS;
+    case APIC_DIVIDE: return ~(uint64_t)DIVIDE_BITS;
+    case APIC_INITIAL_COUNT: return ~(uint64_t)UINT32_MAX;
+    default: return ~0ULL;
     }
 }
 
@@ -299,8 +246,7 @@ static int set_apic_base(struct soft_cpu *cpu, uint64_t value)
     if (value & (PTE_BITS(63, GUEST_PHYS_BITS) | PTE_BITS(7, 0) | BIT(9)))
         return soft_raise_err(cpu, EXC_GP, 0);
     /* Figure 11-27: x2APIC is entered from xAPIC mode and left only to disabled. */
-    if (mode == APIC_BASE_X2APIC ||
-        (mode == (APIC_BASE_ENABLE | APIC_BASE_X2APIC) && !(old & APIC_BASE_ENABLE)) ||
+    if (mode == APIC_BASE_X2APIC || (mode == (APIC_BASE_ENABLE | APIC_BASE_X2APIC) && !(old & APIC_BASE_ENABLE)) ||
         (mode == APIC_BASE_ENABLE && (old & APIC_BASE_X2APIC)))
         return soft_raise_err(cpu, EXC_GP, 0);
     __atomic_store_n(&cpu->apic_base, value, __ATOMIC_RELAXED);
@@ -373,7 +319,6 @@ void lapic_set_state(struct soft_cpu *cpu, const struct cpu_state *state)
     l->esr = slots[APIC_ESR >> 4];
     l->icr = slots[APIC_ICR >> 4] & ICR_BITS;
     l->icr_high = slots[APIC_ICR_HIGH >> 4];
-    lapic_timer_load(l, slots[APIC_INITIAL_COUNT >> 4], slots[APIC_CURRENT_COUNT >> 4],
-                     slots[APIC_DIVIDE >> 4], state->tsc_deadline);
+    lapic_timer_load(l, slots[APIC_INITIAL_COUNT >> 4], slots[APIC_CURRENT_COUNT >> 4], slots[APIC_DIVIDE >> 4], state->tsc_deadline);
     lapic_recheck(l);
 }

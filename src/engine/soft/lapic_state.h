@@ -37,15 +37,7 @@ enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 
 /* Delivery modes of LVT entries, the ICR and messages (bits 10:8). */
 #define DELIVERY(word) (((word) >> 8) & 7)
-enum lapic_delivery {
-    DELIVER_FIXED,
-    DELIVER_LOWEST,
-    DELIVER_SMI,
-    DELIVER_NMI = 4,
-    DELIVER_INIT,
-    DELIVER_STARTUP,
-    DELIVER_EXTINT
-};
+enum lapic_delivery { DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_STARTUP, DELIVER_EXTINT };
 
 #define ESR_SEND_ILLEGAL BIT(5)
 #define ESR_RECEIVE_ILLEGAL BIT(6)
@@ -120,5 +112,4 @@ void lapic_timer_set_deadline(struct soft_lapic *, uint64_t value);
 uint32_t lapic_timer_count(struct soft_lapic *);
 uint64_t lapic_timer_deadline(struct soft_lapic *);
 void lapic_timer_rearm(struct soft_lapic *);
-void lapic_timer_load(struct soft_lapic *, uint32_t initial, uint32_t current, uint32_t divide,
-                      uint64_t deadline);
+void lapic_timer_load(struct soft_lapic *, uint32_t initial, uint32_t current, uint32_t divide, uint64_t deadline);

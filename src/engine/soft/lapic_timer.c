@@ -49,8 +49,7 @@ static void rearm(struct soft_lapic *l)
         if (l->tsc_deadline)
             l->due_ns = tsc_deadline_ns(l->cpu, l->tsc_deadline);
         break;
-    default: /* mode 3 is reserved: stopped */
-        break;
+    default: /* mode 3 is reserved: stopped */ break;
     }
     if (l->due_ns)
         loop_timer_set(&l->timer, l->due_ns);
@@ -102,15 +101,13 @@ void lapic_timer_fini(struct soft_lapic *l)
     pthread_mutex_destroy(&l->lock);
 }
 
-void lapic_timer_load(struct soft_lapic *l, uint32_t initial, uint32_t current, uint32_t divide,
-                      uint64_t deadline)
+void lapic_timer_load(struct soft_lapic *l, uint32_t initial, uint32_t current, uint32_t divide, uint64_t deadline)
 {
     pthread_mutex_lock(&l->lock);
     l->initial_count = initial;
     l->divide = divide & 0xb;
     l->expired = current == 0;
-    l->start_ns =
-        clock_monotonic_ns() - ((uint64_t)(initial - MIN(current, initial)) << divide_shift(l->divide));
+    l->start_ns = clock_monotonic_ns() - ((uint64_t)(initial - MIN(current, initial)) << divide_shift(l->divide));
     l->tsc_deadline = deadline;
     rearm(l);
     pthread_mutex_unlock(&l->lock);
@@ -128,8 +125,7 @@ void lapic_timer_set_lvt(struct soft_lapic *l, uint32_t value)
     pthread_mutex_lock(&l->lock);
     /* A one-shot that ran out while masked has passed unseen. */
     old = atomic_load(&l->lvt[LVT_TIMER]);
-    if ((old & LVT_MASKED) && timer_mode(l) == TIMER_ONE_SHOT &&
-        clock_monotonic_ns() - l->start_ns >= period_ns(l))
+    if ((old & LVT_MASKED) && timer_mode(l) == TIMER_ONE_SHOT && clock_monotonic_ns() - l->start_ns >= period_ns(l))
         l->expired = true;
     atomic_store(&l->lvt[LVT_TIMER], value);
     /* 11.5.4.1: going to or from TSC-deadline mode disarms the timer. */

@@ -190,8 +190,8 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
 static int differ(struct soft_cpu *cpu, const char *what, uint64_t step, uint64_t code)
 {
     return soft_internal(cpu, "lockstep: block at 0x%llx: %s is 0x%llx after step and 0x%llx after translated code at 0x%llx",
-                         (unsigned long long)cpu->lockstep->trail[0].rip, what, (unsigned long long)step,
-                         (unsigned long long)code, (unsigned long long)cpu->rip);
+                         (unsigned long long)cpu->lockstep->trail[0].rip, what, (unsigned long long)step, (unsigned long long)code,
+                         (unsigned long long)cpu->rip);
 }
 
 /* Flags that the instruction at rip finds dead may hold anything when the block stopped there. */
@@ -302,7 +302,7 @@ int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
     cpu->stats.block_entries++;
     enum block_end end = run_block(cpu, b);
     if (end == BLOCK_FAULT)
-        return soft_internal(cpu, "lockstep: host exception %d in the block at 0x%llx, where step met none",
-                             cpu->host_fault.trapno, (unsigned long long)l->trail[0].rip);
+        return soft_internal(cpu, "lockstep: host exception %d in the block at 0x%llx, where step met none", cpu->host_fault.trapno,
+                             (unsigned long long)l->trail[0].rip);
     return compare(cpu, b, end);
 }

@@ -52,20 +52,11 @@ struct __attribute__((packed, may_alias)) word64 {
 static void copy(void *to, const void *from, size_t n)
 {
     switch (n) {
-    case 1:
-        *(uint8_t *)to = *(const uint8_t *)from;
-        return;
-    case 2:
-        ((struct word16 *)to)->v = ((const struct word16 *)from)->v;
-        return;
-    case 4:
-        ((struct word32 *)to)->v = ((const struct word32 *)from)->v;
-        return;
-    case 8:
-        ((struct word64 *)to)->v = ((const struct word64 *)from)->v;
-        return;
-    default:
-        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+    case 1: *(uint8_t *)to = *(const uint8_t *)from; return;
+    case 2: ((struct word16 *)to)->v = ((const struct word16 *)from)->v; return;
+    case 4: ((struct word32 *)to)->v = ((const struct word32 *)from)->v; return;
+    case 8: ((struct word64 *)to)->v = ((const struct word64 *)from)->v; return;
+    default: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
     }
 }
 
@@ -98,8 +89,7 @@ void mmu_fini(struct soft_cpu *cpu)
 /* The LAPIC's registers answer at this address, before any RAM (SDM vol. 3 11.4.1). */
 static bool is_apic_page(const struct soft_cpu *cpu, gpa_t gpa)
 {
-    return ((gpa ^ cpu->apic_base) & ~PAGE_MASK) == 0 &&
-           (cpu->apic_base & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == APIC_BASE_ENABLE;
+    return ((gpa ^ cpu->apic_base) & ~PAGE_MASK) == 0 && (cpu->apic_base & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == APIC_BASE_ENABLE;
 }
 
 int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_target *target)
@@ -140,8 +130,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         return SOFT_OK;
     span->hva = r->hva + (m.gpa - r->gpa);
     span->page = r->first_page + ((m.gpa - r->gpa) >> PAGE_SHIFT);
-    writable = m.writable && m.dirty && !(r->flags & MEM_READONLY) &&
-               smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
+    writable = m.writable && m.dirty && !(r->flags & MEM_READONLY) && smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
     if ((write && !writable) || (access & MMU_FETCH))
         return SOFT_OK;
     fill = (struct shadow_fill){
@@ -186,12 +175,10 @@ static int span_find(struct soft_cpu *cpu, gva_t gva, unsigned access, struct sp
     if (!gva_is_canonical(gva))
         return soft_raise_err(cpu, EXC_GP, 0);
     if (!(access & MMU_FETCH)) {
-        uint64_t addend =
-            shadow_lookup(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
+        uint64_t addend = shadow_lookup(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
 
         if (addend) {
-            *span = (struct span){
-                .hva = (uint8_t *)(uintptr_t)(addend + gva), .gpa = GPA_INVALID, .page = RAM_NO_PAGE};
+            *span = (struct span){.hva = (uint8_t *)(uintptr_t)(addend + gva), .gpa = GPA_INVALID, .page = RAM_NO_PAGE};
             return SOFT_OK;
         }
     }
@@ -242,8 +229,7 @@ static void mmio_read(struct soft_cpu *cpu, gpa_t gpa, uint8_t *buf, unsigned n)
     soft_vec_park(cpu);
     while (n > 0) {
         unsigned size = mmio_piece(gpa, n);
-        uint64_t value = is_apic_page(cpu, gpa) ? apic_read(cpu, gpa & PAGE_MASK, size)
-                                                : vcpu_mmio_read(cpu->vcpu, gpa, size);
+        uint64_t value = is_apic_page(cpu, gpa) ? apic_read(cpu, gpa & PAGE_MASK, size) : vcpu_mmio_read(cpu->vcpu, gpa, size);
 
         copy(buf, &value, size);
         gpa += size;
@@ -339,8 +325,7 @@ int mmu_host(struct soft_cpu *cpu, gva_t gva, unsigned n, unsigned access, void 
     *hva = span.hva;
     if ((access & MMU_WRITE) && span.hva)
         lockstep_note(cpu, span.hva, n);
-    if ((access & MMU_WRITE) && span.hva && span.page != RAM_NO_PAGE &&
-        smc_page_has_code(cpu->svm, span.page))
+    if ((access & MMU_WRITE) && span.hva && span.page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span.page))
         smc_written(cpu->svm, span.gpa, n);
     return SOFT_OK;
 }

@@ -52,8 +52,7 @@ static bool needs_rex(const struct insn_field *field, const struct insn_rewrite 
     return field->gpr != REG_NONE && field->size == 1 && rw->map[field->gpr] >= 4;
 }
 
-static int rewrite_legacy(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw,
-                          const struct fields *f)
+static int rewrite_legacy(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw, const struct fields *f)
 {
     bool short_inc = insn->mode_bits != 64 && insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x40;
     bool moffs = insn->has_mem && insn->modrm_off == 0xff; /* A0..A3 */
@@ -65,8 +64,7 @@ static int rewrite_legacy(struct encoder *e, const struct insn *insn, const stru
         rex |= (f->reg >> 3 & 1) << 2 | (f->index >> 3 & 1) << 1 | (f->base >> 3 & 1);
     if (in_opcode)
         rex |= opc >> 3 & 1;
-    bool force = !insn->high_byte &&
-                 (needs_rex(&insn->reg, rw) || needs_rex(&insn->rm, rw) || needs_rex(&insn->opc, rw));
+    bool force = !insn->high_byte && (needs_rex(&insn->reg, rw) || needs_rex(&insn->rm, rw) || needs_rex(&insn->opc, rw));
     if (insn->high_byte && rex)
         return -1;
 
@@ -98,8 +96,7 @@ static int rewrite_legacy(struct encoder *e, const struct insn *insn, const stru
     return (int)e->len;
 }
 
-static int rewrite_vex(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw,
-                       const struct fields *f)
+static int rewrite_vex(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw, const struct fields *f)
 {
     const uint8_t *vex = insn->bytes + insn->vex_off;
     bool two = vex[0] == 0xc5;
@@ -120,8 +117,7 @@ static int rewrite_vex(struct encoder *e, const struct insn *insn, const struct 
     return (int)e->len;
 }
 
-static int rewrite_evex(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw,
-                        const struct fields *f)
+static int rewrite_evex(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw, const struct fields *f)
 {
     const uint8_t *evex = insn->bytes + insn->vex_off;
     uint8_t p0 = evex[1] & 0x0f;

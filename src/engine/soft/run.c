@@ -172,8 +172,8 @@ static int handle_fault(struct soft_cpu *cpu)
     struct block *b = cache_block_at(cpu->svm->cache, (const void *)(uintptr_t)cpu->host_fault.pc, &mark);
 
     if (!b)
-        return soft_internal(cpu, "host exception %d outside any block, at host address 0x%llx",
-                             cpu->host_fault.trapno, (unsigned long long)cpu->host_fault.pc);
+        return soft_internal(cpu, "host exception %d outside any block, at host address 0x%llx", cpu->host_fault.trapno,
+                             (unsigned long long)cpu->host_fault.pc);
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
 }
 

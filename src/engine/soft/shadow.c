@@ -42,8 +42,7 @@ static inline void zero_words(uint64_t *p, size_t count)
 
 static void *reserve(size_t bytes, void *at)
 {
-    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
@@ -82,10 +81,9 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     if (ok && s->table[0] && s->regions && s->giants)
         return 0;
     shadow_fini(s);
-    return err_set(
-        e, ENOMEM,
-        "cannot reserve 2 TiB of address space for the shadow page tables of a vCPU; "
-        "\"ulimit -v unlimited\" and vm.overcommit_memory 0 or 1 allow it (no memory is used by it)");
+    return err_set(e, ENOMEM,
+                   "cannot reserve 2 TiB of address space for the shadow page tables of a vCPU; "
+                   "\"ulimit -v unlimited\" and vm.overcommit_memory 0 or 1 allow it (no memory is used by it)");
 }
 
 void shadow_fini(struct soft_shadow *s)
@@ -175,8 +173,7 @@ void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 
     head = list->heads[f->page];
     next = head >> 32 == list->gen ? (uint32_t)head : 0;
-    list->records[list->count] = index | (f->user ? RECORD_USER : 0) | (f->write ? RECORD_WRITE : 0) |
-                                 (uint64_t)next << RECORD_NEXT_SHIFT;
+    list->records[list->count] = index | (f->user ? RECORD_USER : 0) | (f->write ? RECORD_WRITE : 0) | (uint64_t)next << RECORD_NEXT_SHIFT;
     list->heads[f->page] = (uint64_t)list->gen << 32 | list->count;
     list->count++;
 

@@ -42,11 +42,11 @@ struct shadow_list {
 struct soft_shadow {
     uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES. One reservation */
     struct shadow_list list[2]; /* [global] */
-    uint8_t *regions;    /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
-    uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */
-    uint64_t page_count; /* of guest memory */
-    uint32_t populated;  /* table pages */
-    bool reclaim;        /* populated went past its limit: shadow_maintain() has work */
+    uint8_t *regions;           /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
+    uint8_t *giants;            /* per 1 GiB of gva: whether a 1 GiB page was filled */
+    uint64_t page_count;        /* of guest memory */
+    uint32_t populated;         /* table pages */
+    bool reclaim;               /* populated went past its limit: shadow_maintain() has work */
 };
 
 int shadow_init(struct soft_shadow *, uint64_t page_count, struct err *);

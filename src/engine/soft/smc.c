@@ -38,8 +38,7 @@ free_code:
 free_pages:
     munmap(pages, sizeof(*pages));
 fail:
-    return err_set(e, ENOMEM, "cannot allocate the table of %llu guest pages; a smaller --memory needs less",
-                   (unsigned long long)count);
+    return err_set(e, ENOMEM, "cannot allocate the table of %llu guest pages; a smaller --memory needs less", (unsigned long long)count);
 }
 
 void smc_fini(struct soft_vm *svm)

@@ -37,8 +37,8 @@ struct soft_exception {
     uint8_t vector;
     bool has_error;
     uint32_t error;
-    uint64_t cr2;      /* EXC_PF only; stored into CR2 at delivery */
-    uint64_t dr6;      /* EXC_DB only: bits to set */
+    uint64_t cr2; /* EXC_PF only; stored into CR2 at delivery */
+    uint64_t dr6; /* EXC_DB only: bits to set */
 };
 
 struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entries */
@@ -54,8 +54,8 @@ struct soft_cpu {
     /* --- reached by translated code at small displacements from the context pointer; order and offsets: ctx.h --- */
     uint64_t gpr[GPR_COUNT];
     uint64_t rip;
-    uint64_t rflags;       /* complete while C runs */
-    uint64_t slot[16];     /* translated code's own: ctx.h */
+    uint64_t rflags;   /* complete while C runs */
+    uint64_t slot[16]; /* translated code's own: ctx.h */
 
     /* --- architectural state --- */
     uint64_t next_rip;
@@ -81,30 +81,30 @@ struct soft_cpu {
     /* --- events --- */
     struct soft_exception exc; /* valid with SOFT_FAULT */
     bool halted, wait_for_sipi;
-    bool interrupt_shadow;    /* the next instruction runs before any interrupt (STI); set by handlers */
-    bool mov_ss_shadow;       /* the same, holding back debug traps too */
+    bool interrupt_shadow; /* the next instruction runs before any interrupt (STI); set by handlers */
+    bool mov_ss_shadow;    /* the same, holding back debug traps too */
     bool nmi_masked;
-    uint8_t debug_hit;        /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
+    uint8_t debug_hit; /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
-    atomic_uint attention;    /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
-    struct vm_exit *exit;     /* where SOFT_EXIT fills in why */
+    atomic_uint attention; /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
+    struct vm_exit *exit;  /* where SOFT_EXIT fills in why */
 
     /* --- vectors --- */
-    bool vec_live; /* guest x87/SSE/AVX state is in the host's registers, not in xsave */
+    bool vec_live;     /* guest x87/SSE/AVX state is in the host's registers, not in xsave */
     uint64_t vec_mask; /* components that the guest may ever use, a subset of the host's XCR0 */
-    uint8_t *xsave; /* XSAVE_MAX bytes, 64-aligned, standard form; exact while !vec_live */
+    uint8_t *xsave;    /* XSAVE_MAX bytes, 64-aligned, standard form; exact while !vec_live */
 
     /* What a signal said about a fault in guest code: recover.c. */
     struct {
-        int trapno;  /* exception vector */
+        int trapno; /* exception vector */
         uint64_t error;
         uint64_t pc; /* host address */
     } host_fault;
 
-    uint32_t run_units;  /* the units (cache.h) that the jump caches are for */
-    atomic_uint asleep;  /* the thread waits on attention */
+    uint32_t run_units;           /* the units (cache.h) that the jump caches are for */
+    atomic_uint asleep;           /* the thread waits on attention */
     struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
-    void *alt_stack; /* for signals while guest code has the stack pointer */
+    void *alt_stack;              /* for signals while guest code has the stack pointer */
 
     /* --- parts --- */
     struct soft_vm *svm;
@@ -124,8 +124,8 @@ struct soft_vm {
     unsigned cpu_count;
     struct soft_cpu *cpus[VCPU_MAX];
     uint64_t tsc_hz;
-    uint64_t tsc_mult;  /* ns per tick << 48 */
-    uint64_t tsc_base;  /* host TSC when the VM's clock (kvmclock) was 0 */
+    uint64_t tsc_mult;        /* ns per tick << 48 */
+    uint64_t tsc_base;        /* host TSC when the VM's clock (kvmclock) was 0 */
     struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
     struct soft_cache *cache; /* cache.h: translated code */
     bool count_insns;         /* translated code counts what it executes */
@@ -133,7 +133,7 @@ struct soft_vm {
     bool lockstep;            /* every block is compared with step */
     struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
     pthread_mutex_t lock;
-    bool extint_level;        /* the 8259's INTR */
+    bool extint_level; /* the 8259's INTR */
 };
 
 /* --- vectors: switch.S, vec.c --- */

@@ -32,8 +32,8 @@ static const struct {
 
 static const char *const exception_names[32] = {
     [EXC_DE] = "DE", [EXC_DB] = "DB", [EXC_NMI] = "NMI", [EXC_BP] = "BP", [EXC_OF] = "OF", [EXC_BR] = "BR",
-    [EXC_UD] = "UD", [EXC_NM] = "NM", [EXC_DF] = "DF", [EXC_TS] = "TS", [EXC_NP] = "NP", [EXC_SS] = "SS",
-    [EXC_GP] = "GP", [EXC_PF] = "PF", [EXC_MF] = "MF", [EXC_AC] = "AC", [EXC_MC] = "MC", [EXC_XM] = "XM",
+    [EXC_UD] = "UD", [EXC_NM] = "NM", [EXC_DF] = "DF",   [EXC_TS] = "TS", [EXC_NP] = "NP", [EXC_SS] = "SS",
+    [EXC_GP] = "GP", [EXC_PF] = "PF", [EXC_MF] = "MF",   [EXC_AC] = "AC", [EXC_MC] = "MC", [EXC_XM] = "XM",
 };
 
 void soft_stats_report(struct vm *vm, struct stats_out *out)

@@ -8,8 +8,8 @@
 #define STEP_STUB_BYTES 128
 
 struct step_entry {
-    gpa_t gpa;      /* of the first byte; GPA_INVALID when empty */
-    uint8_t *stub;  /* executable, for INSN_INNOCUOUS */
+    gpa_t gpa;     /* of the first byte; GPA_INVALID when empty */
+    uint8_t *stub; /* executable, for INSN_INNOCUOUS */
     bool has_stub;
     struct insn insn;
 };

@@ -155,8 +155,7 @@ static const struct {
 
 static void host_cpuid(uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
-    __asm__ volatile("cpuid" : "=a"(out[EAX]), "=b"(out[EBX]), "=c"(out[ECX]), "=d"(out[EDX])
-                     : "a"(leaf), "c"(sub));
+    __asm__ volatile("cpuid" : "=a"(out[EAX]), "=b"(out[EBX]), "=c"(out[ECX]), "=d"(out[EDX]) : "a"(leaf), "c"(sub));
 }
 
 /* All zero for a leaf that the host does not have: Intel would answer with some other leaf's data. */
@@ -314,12 +313,11 @@ static void choose_control_bits(struct soft_cpuid *model)
         uint16_t feature;
         uint64_t bits;
     } cr4[] = {
-        {X86_VME, CR4_VME | CR4_PVI}, {X86_TSC, CR4_TSD},   {X86_DE, CR4_DE},
-        {X86_PSE, CR4_PSE},           {X86_PAE, CR4_PAE},   {X86_MCE, CR4_MCE},
-        {X86_PGE, CR4_PGE},           {X86_MSR, CR4_PCE},   {X86_FXSR, CR4_OSFXSR},
-        {X86_SSE, CR4_OSXMMEXCPT},    {X86_UMIP, CR4_UMIP}, {X86_LA57, CR4_LA57},
-        {X86_FSGSBASE, CR4_FSGSBASE}, {X86_PCID, CR4_PCIDE}, {X86_XSAVE, CR4_OSXSAVE},
-        {X86_SMEP, CR4_SMEP},         {X86_SMAP, CR4_SMAP}, {X86_PKU, CR4_PKE},
+        {X86_VME, CR4_VME | CR4_PVI}, {X86_TSC, CR4_TSD},        {X86_DE, CR4_DE},         {X86_PSE, CR4_PSE},
+        {X86_PAE, CR4_PAE},           {X86_MCE, CR4_MCE},        {X86_PGE, CR4_PGE},       {X86_MSR, CR4_PCE},
+        {X86_FXSR, CR4_OSFXSR},       {X86_SSE, CR4_OSXMMEXCPT}, {X86_UMIP, CR4_UMIP},     {X86_LA57, CR4_LA57},
+        {X86_FSGSBASE, CR4_FSGSBASE}, {X86_PCID, CR4_PCIDE},     {X86_XSAVE, CR4_OSXSAVE}, {X86_SMEP, CR4_SMEP},
+        {X86_SMAP, CR4_SMAP},         {X86_PKU, CR4_PKE},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cr4); i++)
@@ -370,8 +368,7 @@ static void add_basic(struct soft_cpuid *model, unsigned cpus)
         add_leaf(model, 2, 0, true, out);
     }
     add_leaf(model, 6, 0, true, (uint32_t[4]){model->word[CPUID_6_EAX]});
-    add_leaf(model, 7, 0, false,
-             (uint32_t[4]){1, model->word[CPUID_7_EBX], model->word[CPUID_7_ECX], model->word[CPUID_7_EDX]});
+    add_leaf(model, 7, 0, false, (uint32_t[4]){1, model->word[CPUID_7_EBX], model->word[CPUID_7_ECX], model->word[CPUID_7_EDX]});
     add_leaf(model, 7, 1, false, (uint32_t[4]){model->word[CPUID_7_1_EAX]});
 }
 
@@ -410,8 +407,7 @@ static void add_xsave(struct soft_cpuid *model)
     add_leaf(model, 0xd, 1, false, (uint32_t[4]){model->word[CPUID_D_1_EAX]});
     for (unsigned i = XSTATE_AVX; i < XSTATE_COUNT; i++)
         if (model->xcr0 & BIT(i))
-            add_leaf(model, 0xd, i, false,
-                     (uint32_t[4]){model->xstate[i].size, model->xstate[i].offset, model->xstate[i].align64 ? 2 : 0});
+            add_leaf(model, 0xd, i, false, (uint32_t[4]){model->xstate[i].size, model->xstate[i].offset, model->xstate[i].align64 ? 2 : 0});
 }
 
 static void add_hypervisor(struct soft_cpuid *model)
@@ -457,8 +453,7 @@ static void add_extended(struct soft_cpuid *model, unsigned cpus)
         add_caches(model, 0x8000001d, cpus);
         add_leaf(model, 0x8000001e, 0, true, (uint32_t[4]){0}); /* per vCPU: cpuid_guest() */
     }
-    add_leaf(model, 0x80000021, 0, true,
-             (uint32_t[4]){model->word[CPUID_80000021_EAX], 0, model->word[CPUID_80000021_ECX], 0});
+    add_leaf(model, 0x80000021, 0, true, (uint32_t[4]){model->word[CPUID_80000021_EAX], 0, model->word[CPUID_80000021_ECX], 0});
 }
 
 int soft_cpuid_init(struct soft_vm *svm, struct err *e)

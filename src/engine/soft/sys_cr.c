@@ -238,8 +238,7 @@ int sys_mov_dr(struct soft_cpu *cpu, const struct insn *insn)
     }
     if (store)
         return write_dr(cpu, number, soft_gpr_read(cpu, gpr->reg, false, size));
-    soft_gpr_write(cpu, gpr->reg, false, size,
-                   number < 4 ? cpu->dr[number] : number == 6 ? cpu->dr6 : cpu->dr7);
+    soft_gpr_write(cpu, gpr->reg, false, size, number < 4 ? cpu->dr[number] : number == 6 ? cpu->dr6 : cpu->dr7);
     return SOFT_OK;
 }
 

@@ -137,8 +137,7 @@ int seg_prepare_data(struct soft_cpu *cpu, uint16_t sel, struct cpu_seg *out)
     return desc_mark(cpu, &d, DESC_ACCESSED);
 }
 
-int seg_prepare_stack(struct soft_cpu *cpu, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext,
-                      struct cpu_seg *out)
+int seg_prepare_stack(struct soft_cpu *cpu, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext, struct cpu_seg *out)
 {
     struct desc d;
     int result = desc_get(cpu, sel, vector, ext, &d);
@@ -202,8 +201,7 @@ int seg_read_pointer(struct soft_cpu *cpu, const struct insn *insn, uint16_t *se
     uint64_t ea = soft_ea(cpu, insn);
     uint64_t value;
 
-    if (size == 8 &&
-        cpu->svm->cpuid->amd) /* AMD has no 16:64 pointers, with REX.W either (APM vol. 3 JMP far, LSS) */
+    if (size == 8 && cpu->svm->cpuid->amd) /* AMD has no 16:64 pointers, with REX.W either (APM vol. 3 JMP far, LSS) */
         size = 4;
     int result = soft_load(cpu, insn->mem.seg, ea, size, off);
     ea += size;

@@ -96,8 +96,7 @@ struct cpu_seg seg_real(const struct cpu_seg *old, uint16_t sel);
 /* Checks of a load of ES, DS, FS or GS at the current CPL; fills *out. Null is fine. */
 int seg_prepare_data(struct soft_cpu *, uint16_t sel, struct cpu_seg *out);
 /* Checks of a stack segment for the given ring; vector is #GP or #TS. Not for null selectors. */
-int seg_prepare_stack(struct soft_cpu *, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext,
-                      struct cpu_seg *out);
+int seg_prepare_stack(struct soft_cpu *, uint16_t sel, unsigned ring, uint8_t vector, uint32_t ext, struct cpu_seg *out);
 /* MOV, POP or Lxx to any of ES, SS, DS, FS, GS in any mode: checks, then loads it. */
 int seg_load(struct soft_cpu *, unsigned seg, uint16_t sel);
 

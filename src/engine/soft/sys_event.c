@@ -38,8 +38,7 @@ static uint64_t handler_flags(const struct soft_cpu *cpu, bool masks)
     return cpu->rflags & ~(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (masks ? FLAG_IF : 0));
 }
 
-static void enter_handler(struct soft_cpu *cpu, const struct cpu_seg *cs, const struct frame_stack *stack,
-                          uint64_t rip, uint64_t flags)
+static void enter_handler(struct soft_cpu *cpu, const struct cpu_seg *cs, const struct frame_stack *stack, uint64_t rip, uint64_t flags)
 {
     cpu->seg[SEG_CS] = *cs;
     cpu->seg[SEG_SS] = stack->ss;
@@ -69,8 +68,7 @@ static int deliver_real(struct soft_cpu *cpu, const struct delivery *d)
     frame_current(cpu, d->ext, &stack);
     result = frame_push(cpu, &stack, 2, frame, ARRAY_SIZE(frame));
     if (result == SOFT_OK)
-        enter_handler(cpu, &cs, &stack, vector & 0xffff,
-                      cpu->rflags & ~(FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF));
+        enter_handler(cpu, &cs, &stack, vector & 0xffff, cpu->rflags & ~(FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF));
     return result;
 }
 
@@ -112,8 +110,7 @@ static int read_gate(struct soft_cpu *cpu, const struct delivery *d, struct gate
 }
 
 /* The handler's code segment; its ring is in cs->sel. */
-static int load_handler_cs(struct soft_cpu *cpu, const struct delivery *d, const struct gate *gate,
-                           struct cpu_seg *cs)
+static int load_handler_cs(struct soft_cpu *cpu, const struct delivery *d, const struct gate *gate, struct cpu_seg *cs)
 {
     struct desc code;
 
@@ -133,8 +130,7 @@ static int load_handler_cs(struct soft_cpu *cpu, const struct delivery *d, const
     return result != SOFT_OK ? result : seg_check_target(cpu, cs, gate->offset, d->ext);
 }
 
-static int choose_stack(struct soft_cpu *cpu, const struct delivery *d, const struct gate *gate,
-                        unsigned ring, struct frame_stack *stack)
+static int choose_stack(struct soft_cpu *cpu, const struct delivery *d, const struct gate *gate, unsigned ring, struct frame_stack *stack)
 {
     if (gate->ist) {
         int result = frame_ist(cpu, gate->ist, ring, d->ext, stack);
@@ -163,8 +159,7 @@ static int deliver_gate(struct soft_cpu *cpu, const struct delivery *d)
     if (result != SOFT_OK)
         return result;
     if (gate.type == DESC_TASK)
-        return soft_internal(cpu, "vector %u asks for a hardware task switch, which this engine lacks",
-                             d->vector);
+        return soft_internal(cpu, "vector %u asks for a hardware task switch, which this engine lacks", d->vector);
     result = load_handler_cs(cpu, d, &gate, &cs);
     if (result == SOFT_OK)
         result = choose_stack(cpu, d, &gate, cs.sel & 3, &stack);
@@ -330,6 +325,5 @@ int soft_deliver(struct soft_cpu *cpu, enum soft_event event, const struct soft_
     case EVENT_EXTERNAL: cpu->stats.interrupts++; break;
     }
     int result = deliver_once(cpu, &d);
-    return result == SOFT_FAULT ? deliver_exceptions(cpu, cpu->exc)
-                                : result; /* interrupts are benign: one after the other */
+    return result == SOFT_FAULT ? deliver_exceptions(cpu, cpu->exc) : result; /* interrupts are benign: one after the other */
 }

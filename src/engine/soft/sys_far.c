@@ -47,8 +47,7 @@ static int resolve_real(struct soft_cpu *cpu, uint16_t sel, struct far_target *t
 /* Straight to a code segment: the CPL stays (SDM vol. 3 5.8.1). */
 static int resolve_code(struct soft_cpu *cpu, struct desc *code, uint16_t sel, struct far_target *target)
 {
-    bool allowed = desc_is_conforming(code) ? desc_dpl(code) <= cpu->cpl
-                                            : desc_dpl(code) == cpu->cpl && (sel & 3) <= cpu->cpl;
+    bool allowed = desc_is_conforming(code) ? desc_dpl(code) <= cpu->cpl : desc_dpl(code) == cpu->cpl && (sel & 3) <= cpu->cpl;
 
     if (!allowed || !desc_code_valid(cpu, code))
         return desc_raise(cpu, EXC_GP, sel, 0);
@@ -59,8 +58,7 @@ static int resolve_code(struct soft_cpu *cpu, struct desc *code, uint16_t sel, s
 }
 
 /* The code segment behind a call gate; a CALL may go inwards, a JMP not (SDM vol. 3 5.8.4). */
-static int resolve_gate(struct soft_cpu *cpu, struct desc *gate, uint16_t gate_sel, bool call,
-                        struct far_target *target)
+static int resolve_gate(struct soft_cpu *cpu, struct desc *gate, uint16_t gate_sel, bool call, struct far_target *target)
 {
     uint16_t sel = (uint16_t)(gate->lo >> 16);
     struct desc code;
@@ -91,8 +89,7 @@ static int resolve_gate(struct soft_cpu *cpu, struct desc *gate, uint16_t gate_s
         return desc_raise(cpu, EXC_GP, sel, 0);
     if (!desc_present(&code))
         return desc_raise(cpu, EXC_NP, sel, 0);
-    result = seg_prepare_code(cpu, &code, sel, desc_is_conforming(&code) ? cpu->cpl : desc_dpl(&code),
-                              &target->cs);
+    result = seg_prepare_code(cpu, &code, sel, desc_is_conforming(&code) ? cpu->cpl : desc_dpl(&code), &target->cs);
     return result != SOFT_OK ? result : seg_check_target(cpu, &target->cs, target->rip, 0);
 }
 
@@ -102,8 +99,7 @@ static int task_switch(struct soft_cpu *cpu, const struct desc *d, uint16_t sel)
         return desc_raise(cpu, EXC_GP, sel, 0);
     if (!desc_present(d))
         return desc_raise(cpu, EXC_NP, sel, 0);
-    return soft_internal(
-        cpu, "a far transfer to selector 0x%x asks for a hardware task switch, which this engine lacks", sel);
+    return soft_internal(cpu, "a far transfer to selector 0x%x asks for a hardware task switch, which this engine lacks", sel);
 }
 
 static int resolve(struct soft_cpu *cpu, const struct insn *insn, bool call, struct far_target *target)

@@ -29,8 +29,7 @@ static unsigned xmm_count(const struct soft_cpu *cpu)
 }
 
 /* The linear address of size bytes at the memory operand, aligned. */
-static int operand_linear(struct soft_cpu *cpu, const struct insn *insn, unsigned align, unsigned size, bool write,
-                          gva_t *gva)
+static int operand_linear(struct soft_cpu *cpu, const struct insn *insn, unsigned align, unsigned size, bool write, gva_t *gva)
 {
     uint64_t ea = soft_ea(cpu, insn);
     int result = soft_linear(cpu, insn->mem.seg, ea, size, write, gva);
@@ -280,8 +279,7 @@ int sys_xsavec(struct soft_cpu *cpu, const struct insn *insn)
     saved &= rfbm;
     for (unsigned i = 0; i < XSTATE_COUNT && result == SOFT_OK; i++)
         if (saved & BIT(i))
-            result = save_component(cpu, &area, i,
-                                    i == XSTATE_SSE ? FX_XMM : compacted_offset(cpu->svm->cpuid, rfbm, i));
+            result = save_component(cpu, &area, i, i == XSTATE_SSE ? FX_XMM : compacted_offset(cpu->svm->cpuid, rfbm, i));
     if (result == SOFT_OK && (saved & XCR0_SSE))
         result = save_mxcsr(cpu, &area);
     header[0] = saved;

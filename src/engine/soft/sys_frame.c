@@ -52,8 +52,7 @@ int frame_task_link(struct soft_cpu *cpu, uint64_t *sel)
     return tss_read(cpu, 0, 2, 0, sel);
 }
 
-static int long_stack(struct soft_cpu *cpu, uint32_t off, unsigned ring, uint32_t ext,
-                      struct frame_stack *stack)
+static int long_stack(struct soft_cpu *cpu, uint32_t off, unsigned ring, uint32_t ext, struct frame_stack *stack)
 {
     int result = tss_read(cpu, off, 8, ext, &stack->sp);
 
@@ -82,8 +81,7 @@ int frame_ring(struct soft_cpu *cpu, unsigned ring, uint32_t ext, struct frame_s
 
     /* ESP and SS in one: both are inside the TSS or neither is. */
     bool tss32 = cpu->tr.attr & TSS32_BIT;
-    int result =
-        tss32 ? tss_read(cpu, 4 + 8 * ring, 6, ext, &pointer) : tss_read(cpu, 2 + 4 * ring, 4, ext, &pointer);
+    int result = tss32 ? tss_read(cpu, 4 + 8 * ring, 6, ext, &pointer) : tss_read(cpu, 2 + 4 * ring, 4, ext, &pointer);
     if (result != SOFT_OK)
         return result;
     uint16_t sel = (uint16_t)(pointer >> (tss32 ? 32 : 16));
@@ -100,20 +98,17 @@ int frame_ring(struct soft_cpu *cpu, unsigned ring, uint32_t ext, struct frame_s
 }
 
 /* Linear address of [off, off+n) of the stack, which does not wrap. */
-static int stack_linear(struct soft_cpu *cpu, const struct frame_stack *stack, uint64_t off, unsigned n,
-                        gva_t *gva)
+static int stack_linear(struct soft_cpu *cpu, const struct frame_stack *stack, uint64_t off, unsigned n, gva_t *gva)
 {
     const struct cpu_seg *ss = &stack->ss;
     uint64_t last = off + n - 1;
 
     if (stack->bits == 64) {
         *gva = off;
-        return gva_is_canonical(off) && gva_is_canonical(last) ? SOFT_OK
-                                                               : soft_raise_err(cpu, EXC_SS, stack->error);
+        return gva_is_canonical(off) && gva_is_canonical(last) ? SOFT_OK : soft_raise_err(cpu, EXC_SS, stack->error);
     }
     bool fits = last <= ss->limit;
-    if (cpu->protected_mode &&
-        (ss->attr & (DESC_CODE | DESC_CONFORMING)) == DESC_CONFORMING) /* expand-down data */
+    if (cpu->protected_mode && (ss->attr & (DESC_CODE | DESC_CONFORMING)) == DESC_CONFORMING) /* expand-down data */
         fits = off > ss->limit && last <= (ss->attr & SEG_DB ? UINT32_MAX : UINT16_MAX);
     if ((ss->attr & SEG_UNUSABLE) || !fits)
         return soft_raise_err(cpu, EXC_SS, stack->error);
@@ -122,8 +117,7 @@ static int stack_linear(struct soft_cpu *cpu, const struct frame_stack *stack, u
 }
 
 /* A frame that wraps around in its segment, word by word: all are checked before the first one is written. */
-static int push_wrapping(struct soft_cpu *cpu, const struct frame_stack *stack, unsigned size,
-                         const uint64_t *values, unsigned n)
+static int push_wrapping(struct soft_cpu *cpu, const struct frame_stack *stack, unsigned size, const uint64_t *values, unsigned n)
 {
     uint64_t mask = width_mask(stack->bits);
     gva_t gva[FRAME_MAX];
@@ -146,8 +140,7 @@ static int push_wrapping(struct soft_cpu *cpu, const struct frame_stack *stack, 
     return SOFT_OK;
 }
 
-int frame_push(struct soft_cpu *cpu, struct frame_stack *stack, unsigned size, const uint64_t *values,
-               unsigned n)
+int frame_push(struct soft_cpu *cpu, struct frame_stack *stack, unsigned size, const uint64_t *values, unsigned n)
 {
     union {
         uint16_t w[FRAME_MAX];

@@ -104,8 +104,7 @@ static int decimal_adjust(struct soft_cpu *cpu, int sign)
     if (sign > 0)
         cf = high; /* DAA decides anew */
     set_al(cpu, al);
-    set_flags(cpu, FLAG_AF | FLAG_CF | FLAG_SF | FLAG_ZF | FLAG_PF,
-              (low ? FLAG_AF : 0) | (cf ? FLAG_CF : 0) | byte_flags((uint8_t)al));
+    set_flags(cpu, FLAG_AF | FLAG_CF | FLAG_SF | FLAG_ZF | FLAG_PF, (low ? FLAG_AF : 0) | (cf ? FLAG_CF : 0) | byte_flags((uint8_t)al));
     return SOFT_OK;
 }
 
@@ -159,17 +158,17 @@ int sys_clzero(struct soft_cpu *cpu, const struct insn *insn)
 
 /* --- BT, BTS, BTR, BTC on memory by a register: the offset is signed and reaches any element around the operand --- */
 
-#define HOST_BIT_OP(name)                                                                                       \
-    static bool host_##name(void *host, unsigned size, uint64_t bit)                                            \
-    {                                                                                                           \
-        bool old;                                                                                               \
-        if (size == 2)                                                                                          \
-            __asm__ volatile("lock " #name "w %w2, %1" : "=@ccc"(old), "+m"(*(uint16_t *)host) : "r"(bit) : "memory"); \
-        else if (size == 4)                                                                                     \
-            __asm__ volatile("lock " #name "l %k2, %1" : "=@ccc"(old), "+m"(*(uint32_t *)host) : "r"(bit) : "memory"); \
-        else                                                                                                    \
-            __asm__ volatile("lock " #name "q %2, %1" : "=@ccc"(old), "+m"(*(uint64_t *)host) : "r"(bit) : "memory");  \
-        return old;                                                                                             \
+#define HOST_BIT_OP(name)                                                                                                                  \
+    static bool host_##name(void *host, unsigned size, uint64_t bit)                                                                       \
+    {                                                                                                                                      \
+        bool old;                                                                                                                          \
+        if (size == 2)                                                                                                                     \
+            __asm__ volatile("lock " #name "w %w2, %1" : "=@ccc"(old), "+m"(*(uint16_t *)host) : "r"(bit) : "memory");                     \
+        else if (size == 4)                                                                                                                \
+            __asm__ volatile("lock " #name "l %k2, %1" : "=@ccc"(old), "+m"(*(uint32_t *)host) : "r"(bit) : "memory");                     \
+        else                                                                                                                               \
+            __asm__ volatile("lock " #name "q %2, %1" : "=@ccc"(old), "+m"(*(uint64_t *)host) : "r"(bit) : "memory");                      \
+        return old;                                                                                                                        \
     }
 
 /* Locked whether the guest asks for it or not. */

@@ -26,21 +26,21 @@
 #define INTEL_MICROCODE 0x100000000ULL
 #define AMD_MICROCODE 0x01000065ULL
 
-#define ARCH_CAPS                                                                                                \
-    (ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |            \
-     ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |  \
-     ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO)
+#define ARCH_CAPS                                                                                                                          \
+    (ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO | ARCH_CAP_PSCHANGE_MC_NO |            \
+     ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO | ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO |                \
+     ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO)
 
 enum msr_vendor { ANY, AMD, INTEL };
 
 /* What a plain register accepts. */
 enum msr_rule {
-    RULE_FUNCTION,  /* read and write decide */
+    RULE_FUNCTION, /* read and write decide */
     RULE_ANY,
     RULE_CANONICAL, /* #GP(0) otherwise */
     RULE_LOW32,
-    RULE_CONSTANT,  /* reads a constant; a write is ignored: firmware registers that kernels poke */
-    RULE_READONLY,  /* reads a constant; a write is #GP(0) */
+    RULE_CONSTANT, /* reads a constant; a write is ignored: firmware registers that kernels poke */
+    RULE_READONLY, /* reads a constant; a write is #GP(0) */
 };
 
 struct msr_row {
@@ -175,8 +175,7 @@ static const struct msr_row msrs[] = {
     {.number = MSR_TSC, .read = read_tsc, .write = write_tsc},
     {.number = MSR_PLATFORM_ID, .rule = RULE_READONLY, .vendor = INTEL},
     {.number = MSR_APIC_BASE, .read = lapic_msr_read, .write = lapic_msr_write},
-    {.number = MSR_TSC_ADJUST, .rule = RULE_FUNCTION, .feature = X86_TSC_ADJUST, .offset = FIELD(tsc_adjust),
-     .write = write_tsc},
+    {.number = MSR_TSC_ADJUST, .rule = RULE_FUNCTION, .feature = X86_TSC_ADJUST, .offset = FIELD(tsc_adjust), .write = write_tsc},
     {.number = MSR_SPEC_CTRL, .feature = X86_SPEC_CTRL, .offset = FIELD(spec_ctrl), .write = write_spec_ctrl},
     {.number = MSR_PRED_CMD, .feature = X86_SPEC_CTRL, .write = write_pred_cmd},
     {.number = MSR_BIOS_SIGN_ID, .read = read_microcode, .write = write_microcode},
@@ -306,8 +305,7 @@ int sys_wrmsr(struct soft_cpu *cpu, const struct insn *insn)
     (void)insn;
     if (cpu->cpl != 0)
         return gp0(cpu);
-    return sys_msr_write(cpu, (uint32_t)cpu->gpr[GPR_RCX],
-                         (uint32_t)cpu->gpr[GPR_RAX] | cpu->gpr[GPR_RDX] << 32);
+    return sys_msr_write(cpu, (uint32_t)cpu->gpr[GPR_RCX], (uint32_t)cpu->gpr[GPR_RAX] | cpu->gpr[GPR_RDX] << 32);
 }
 
 /* --- the time-stamp counter --- */

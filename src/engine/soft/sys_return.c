@@ -108,8 +108,7 @@ int sys_ret_far(struct soft_cpu *cpu, const struct insn *insn)
     if (result != SOFT_OK)
         return result;
     uint16_t sel = (uint16_t)address[1];
-    result = cpu->protected_mode ? return_code(cpu, sel, address[0], &ret)
-                                 : return_real(cpu, sel, address[0], &ret);
+    result = cpu->protected_mode ? return_code(cpu, sel, address[0], &ret) : return_real(cpu, sel, address[0], &ret);
     if (result != SOFT_OK)
         return result;
     if (cpu->protected_mode && (sel & 3) > cpu->cpl) {

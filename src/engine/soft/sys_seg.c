@@ -197,8 +197,7 @@ int sys_verr(struct soft_cpu *cpu, const struct insn *insn)
     int result = query(cpu, insn, 0, &d, &visible);
 
     if (result == SOFT_OK)
-        set_zf(cpu,
-               visible && (desc_type(&d) & SEG_S) && (!desc_is_code(&d) || (desc_type(&d) & DESC_WRITABLE)));
+        set_zf(cpu, visible && (desc_type(&d) & SEG_S) && (!desc_is_code(&d) || (desc_type(&d) & DESC_WRITABLE)));
     return result;
 }
 
@@ -210,8 +209,7 @@ int sys_verw(struct soft_cpu *cpu, const struct insn *insn)
     int result = query(cpu, insn, 0, &d, &visible);
 
     if (result == SOFT_OK)
-        set_zf(cpu,
-               visible && (desc_type(&d) & SEG_S) && !desc_is_code(&d) && (desc_type(&d) & DESC_WRITABLE));
+        set_zf(cpu, visible && (desc_type(&d) & SEG_S) && !desc_is_code(&d) && (desc_type(&d) & DESC_WRITABLE));
     return result;
 }
 

@@ -77,8 +77,7 @@ int sys_sidt(struct soft_cpu *cpu, const struct insn *insn)
 }
 
 /* The system segment that sel selects in the GDT; types: bit n set for each type that will do. */
-static int load_system(struct soft_cpu *cpu, uint16_t sel, uint32_t types, struct desc *d,
-                       struct cpu_seg *seg)
+static int load_system(struct soft_cpu *cpu, uint16_t sel, uint32_t types, struct desc *d, struct cpu_seg *seg)
 {
     int result;
 

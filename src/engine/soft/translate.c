@@ -149,8 +149,7 @@ static void emit_poll(struct trans *t)
     struct emit *e = &t->e;
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
-    *cold = (struct trans_cold){.gva_reg = HOST_S1, .exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12,
-                                .restart = e->rw};
+    *cold = (struct trans_cold){.gva_reg = HOST_S1, .exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12, .restart = e->rw};
     if (t->count && t->live[0] == 0) {
         emit8(e, 0x83); /* cmp dword [ctx + attention], 0 */
         emit_modrm_disp(e, 7, HOST_CTX, ATTENTION_DISP);
@@ -263,8 +262,8 @@ struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hv
     t->mode = mode;
     t->cold_count = 0;
     t->ended = false;
-    t->e = (struct emit){.rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE,
-                         .rx_delta = cache->mem.rx - cache->mem.rw};
+    t->e = (struct emit){
+        .rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE, .rx_delta = cache->mem.rx - cache->mem.rw};
     decode_block(t, gpa, hva);
     find_live_flags(t);
     emit_block(t);

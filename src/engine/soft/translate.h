@@ -10,8 +10,8 @@
 struct trans_cold {
     uint8_t *sites[2]; /* rel32s of the branches that come here */
     unsigned site_count;
-    unsigned gva_reg;  /* holds the address */
-    uint32_t exit;     /* CTX_EXIT's value */
+    unsigned gva_reg;       /* holds the address */
+    uint32_t exit;          /* CTX_EXIT's value */
     const uint8_t *restart; /* writable address of the instruction's first byte */
     bool flags_saved;
 };
@@ -28,11 +28,11 @@ struct trans {
     uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
     unsigned count;
 
-    unsigned at;          /* the instruction being emitted */
-    uint8_t *insn_start;  /* its first host byte */
+    unsigned at;         /* the instruction being emitted */
+    uint8_t *insn_start; /* its first host byte */
     struct trans_cold cold[TRANS_MAX_COLD];
     unsigned cold_count;
-    bool ended;            /* the last emitted instruction leaves the block */
+    bool ended; /* the last emitted instruction leaves the block */
 };
 
 /* Translates the block at rip (its byte at hva, guest-physical gpa). The caller has made room. Vectors must be parked. */

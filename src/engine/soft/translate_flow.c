@@ -15,8 +15,8 @@ bool trans_is_plain_stack(const struct insn *insn)
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:
-        return insn->op[0].kind == OPERAND_GPR || (insn->mnemonic == ZYDIS_MNEMONIC_PUSH &&
-                                                   (insn->op[0].kind == OPERAND_IMM || insn->has_mem));
+        return insn->op[0].kind == OPERAND_GPR ||
+               (insn->mnemonic == ZYDIS_MNEMONIC_PUSH && (insn->op[0].kind == OPERAND_IMM || insn->has_mem));
     case ZYDIS_MNEMONIC_LEAVE: return true;
     default: return false;
     }
@@ -238,7 +238,6 @@ bool trans_control(struct trans *t)
     case ZYDIS_MNEMONIC_RET: return emit_return(t);
     default: break;
     }
-    bool jcc = (insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) ||
-               (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80);
+    bool jcc = (insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) || (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80);
     return jcc && emit_conditional(t);
 }

@@ -3,8 +3,7 @@
 
 static int32_t seg_base_disp(unsigned n)
 {
-    return (int32_t)(offsetof(struct soft_cpu, seg) + n * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, base)) -
-           CTX_BIAS;
+    return (int32_t)(offsetof(struct soft_cpu, seg) + n * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, base)) - CTX_BIAS;
 }
 
 unsigned trans_home(unsigned gpr)
@@ -151,8 +150,8 @@ static bool note_homeless(struct homeless *h, const struct insn_field *f, unsign
 static bool find_homeless(struct homeless *h, const struct insn *insn, unsigned limit)
 {
     *h = (struct homeless){0};
-    return note_homeless(h, &insn->reg, limit) && note_homeless(h, &insn->rm, limit) &&
-           note_homeless(h, &insn->vvvv, limit) && note_homeless(h, &insn->opc, limit);
+    return note_homeless(h, &insn->reg, limit) && note_homeless(h, &insn->rm, limit) && note_homeless(h, &insn->vvvv, limit) &&
+           note_homeless(h, &insn->opc, limit);
 }
 
 static void start_map(struct insn_rewrite *rw)

@@ -115,8 +115,7 @@ int tsc_init(struct soft_vm *svm, struct err *e)
     else
         svm->tsc_hz = measure(LONG_NS);
     if (svm->tsc_hz < 1000000)
-        return err_set(e, ENOTSUP,
-                       "the host's time-stamp counter does not run; the software engine needs one");
+        return err_set(e, ENOTSUP, "the host's time-stamp counter does not run; the software engine needs one");
     svm->tsc_mult = (uint64_t)(((unsigned __int128)NS_PER_SEC << MULT_SHIFT) / svm->tsc_hz);
     svm->tsc_base = tsc_host();
     return 0;

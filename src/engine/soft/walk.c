@@ -58,13 +58,11 @@ static bool entry_set(struct soft_cpu *cpu, const struct walk_step *step, unsign
     if (size == 4) {
         uint32_t old = (uint32_t)step->entry;
 
-        done = __atomic_compare_exchange_n((uint32_t *)step->hva, &old, (uint32_t)want, false,
-                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        done = __atomic_compare_exchange_n((uint32_t *)step->hva, &old, (uint32_t)want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     } else {
         uint64_t old = step->entry;
 
-        done = __atomic_compare_exchange_n((uint64_t *)step->hva, &old, want, false, __ATOMIC_SEQ_CST,
-                                           __ATOMIC_SEQ_CST);
+        done = __atomic_compare_exchange_n((uint64_t *)step->hva, &old, want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     if (done && smc_has_code(cpu->svm, step->gpa))
         smc_written(cpu->svm, step->gpa, size);
@@ -74,20 +72,16 @@ static bool entry_set(struct soft_cpu *cpu, const struct walk_step *step, unsign
 static gpa_t walk_root(const struct soft_cpu *cpu, enum paging_mode mode)
 {
     switch (mode) {
-    case PAGING_4LEVEL:
-        return cpu->cr3 & CR3_ADDR_4LEVEL;
-    case PAGING_PAE:
-        return cpu->cr3 & CR3_ADDR_PAE;
-    default:
-        return cpu->cr3 & CR3_ADDR_32;
+    case PAGING_4LEVEL: return cpu->cr3 & CR3_ADDR_4LEVEL;
+    case PAGING_PAE: return cpu->cr3 & CR3_ADDR_PAE;
+    default: return cpu->cr3 & CR3_ADDR_32;
     }
 }
 
 /*
  * The leaf decides: permissions (SDM vol. 3 4.6.1). user_page, writable: the AND over all levels; nx: the OR.
  */
-static bool is_permitted(const struct soft_cpu *cpu, unsigned access, bool user, bool user_page,
-                         bool writable, bool nx)
+static bool is_permitted(const struct soft_cpu *cpu, unsigned access, bool user, bool user_page, bool writable, bool nx)
 {
     if (user && !user_page)
         return false;
@@ -104,8 +98,7 @@ static bool is_permitted(const struct soft_cpu *cpu, unsigned access, bool user,
 
 #define WALK_AGAIN (-1)
 
-static int walk_once(struct soft_cpu *cpu, enum paging_mode mode, gva_t gva, unsigned access,
-                     struct mmu_mapping *out)
+static int walk_once(struct soft_cpu *cpu, enum paging_mode mode, gva_t gva, unsigned access, struct mmu_mapping *out)
 {
     bool user = mmu_access_is_user(cpu, access);
     bool nxe = cpu->efer & EFER_NXE;

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition) \
-    do { \
-        if (!(condition)) { \
-            printf("%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1); \
-        } \
+#define CHECK(condition)                                                                                                                   \
+    do {                                                                                                                                   \
+        if (!(condition)) {                                                                                                                \
+            printf("%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                                                          \
+            exit(1);                                                                                                                       \
+        }                                                                                                                                  \
     } while (0)
 
 /* FNV-1a over bytes: one running sum for everything that a program computes. */

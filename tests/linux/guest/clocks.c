@@ -19,7 +19,9 @@ static long long now(clockid_t clock)
 
 static long long now_by_kernel(clockid_t clock)
 {
-    struct { long sec, nsec; } t; /* the old call's, in programs of either width */
+    struct {
+        long sec, nsec;
+    } t; /* the old call's, in programs of either width */
 
     CHECK(syscall(SYS_clock_gettime, clock, &t) == 0);
     return t.sec * SECOND + t.nsec;
@@ -35,8 +37,8 @@ static void on_alarm(int number)
 
 int main(void)
 {
-    static const clockid_t clocks[] = {CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_MONOTONIC_RAW, CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE,
-                                       CLOCK_PROCESS_CPUTIME_ID};
+    static const clockid_t clocks[] = {CLOCK_MONOTONIC, CLOCK_REALTIME,         CLOCK_MONOTONIC_RAW,
+                                       CLOCK_BOOTTIME,  CLOCK_MONOTONIC_COARSE, CLOCK_PROCESS_CPUTIME_ID};
 
     for (unsigned k = 0; k < sizeof(clocks) / sizeof(clocks[0]); k++) {
         long long last = now(clocks[k]);

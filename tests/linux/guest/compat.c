@@ -15,18 +15,20 @@ struct far {
 static unsigned call_far(const struct far *target, char *stack_top, unsigned value)
 {
     __asm__ volatile("mov %%rsp, %%r12\n\tmov %2, %%rsp\n\tlcall *(%1)\n\tmov %%r12, %%rsp"
-                     : "+a"(value) : "r"(target), "r"(stack_top) : "r12", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+                     : "+a"(value)
+                     : "r"(target), "r"(stack_top)
+                     : "r12", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
     return value;
 }
 
 static const unsigned char code[] = {
-    0x60,                         /* pusha: no such instruction in 64-bit mode */
-    0x89, 0xc1,                   /* mov %eax, %ecx */
-    0x40,                         /* inc %eax: a REX prefix in 64-bit mode */
-    0x0f, 0xaf, 0xc1,             /* imul %ecx, %eax */
-    0x89, 0x44, 0x24, 0x1c,       /* mov %eax, 28(%esp): popa's eax */
-    0x61,                         /* popa */
-    0xcb,                         /* lret */
+    0x60,                   /* pusha: no such instruction in 64-bit mode */
+    0x89, 0xc1,             /* mov %eax, %ecx */
+    0x40,                   /* inc %eax: a REX prefix in 64-bit mode */
+    0x0f, 0xaf, 0xc1,       /* imul %ecx, %eax */
+    0x89, 0x44, 0x24, 0x1c, /* mov %eax, 28(%esp): popa's eax */
+    0x61,                   /* popa */
+    0xcb,                   /* lret */
 };
 
 /* int $0x80 from 32-bit code: getpid */
@@ -34,8 +36,12 @@ static const unsigned char system_call[] = {0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xcb}
 
 static unsigned own_segment(unsigned base, unsigned limit, int wide)
 {
-    struct user_desc d = {.entry_number = 3, .base_addr = base, .limit = limit, .seg_32bit = (unsigned)wide & 1,
-                          .contents = MODIFY_LDT_CONTENTS_CODE, .useable = 1};
+    struct user_desc d = {.entry_number = 3,
+                          .base_addr = base,
+                          .limit = limit,
+                          .seg_32bit = (unsigned)wide & 1,
+                          .contents = MODIFY_LDT_CONTENTS_CODE,
+                          .useable = 1};
 
     CHECK(syscall(SYS_modify_ldt, 1, &d, sizeof(d)) == 0);
     return 3 << 3 | 7;

@@ -10,24 +10,24 @@
 #define OF 0x800ul
 #define ALL (CF | PF | AF | ZF | SF | OF)
 
-#define BINARY(name, insn, type, defined) \
-    static uint64_t name(uint64_t sum, type a, type b) \
-    { \
-        unsigned long flags; \
-        __asm__(insn " %2, %0\n\tpushf\n\tpop %1" : "+r"(a), "=r"(flags) : "r"(b) : "cc"); \
-        uint32_t status = flags & (defined); \
-        SUM(sum, a); \
-        return SUM(sum, status); \
+#define BINARY(name, insn, type, defined)                                                                                                  \
+    static uint64_t name(uint64_t sum, type a, type b)                                                                                     \
+    {                                                                                                                                      \
+        unsigned long flags;                                                                                                               \
+        __asm__(insn " %2, %0\n\tpushf\n\tpop %1" : "+r"(a), "=r"(flags) : "r"(b) : "cc");                                                 \
+        uint32_t status = flags & (defined);                                                                                               \
+        SUM(sum, a);                                                                                                                       \
+        return SUM(sum, status);                                                                                                           \
     }
 
-#define CARRYING(name, insn, type) \
-    static uint64_t name(uint64_t sum, type a, type b) \
-    { \
-        unsigned long flags; \
-        __asm__("bt $0, %2\n\t" insn " %2, %0\n\tpushf\n\tpop %1" : "+r"(a), "=&r"(flags) : "r"(b) : "cc"); \
-        uint32_t status = flags & ALL; \
-        SUM(sum, a); \
-        return SUM(sum, status); \
+#define CARRYING(name, insn, type)                                                                                                         \
+    static uint64_t name(uint64_t sum, type a, type b)                                                                                     \
+    {                                                                                                                                      \
+        unsigned long flags;                                                                                                               \
+        __asm__("bt $0, %2\n\t" insn " %2, %0\n\tpushf\n\tpop %1" : "+r"(a), "=&r"(flags) : "r"(b) : "cc");                                \
+        uint32_t status = flags & ALL;                                                                                                     \
+        SUM(sum, a);                                                                                                                       \
+        return SUM(sum, status);                                                                                                           \
     }
 
 BINARY(add8, "addb", unsigned char, ALL)
@@ -84,7 +84,7 @@ static void arithmetic(void)
     for (int i = 0; i < 20000; i++) {
         uint64_t a = random_next(&seed), b = random_next(&seed);
         if (i % 3 == 0) /* carries and signs at their edges */
-            a = (uint64_t)-(int64_t)(a & 3), b &= 0x8000000080008083ull;
+            a = (uint64_t) - (int64_t)(a & 3), b &= 0x8000000080008083ull;
         for (unsigned k = 0; k < sizeof(ops32) / sizeof(ops32[0]); k++)
             sum = ops32[k](sum, (unsigned)a, (unsigned)b);
         for (unsigned k = 0; k < sizeof(ops16) / sizeof(ops16[0]); k++)
@@ -148,8 +148,13 @@ __attribute__((target("bmi,bmi2,popcnt,lzcnt"))) static void bits_newer(void)
     for (int i = 0; i < 50000; i++) {
         unsigned a = (unsigned)random_next(&seed), b = (unsigned)random_next(&seed);
         unsigned values[] = {
-            (unsigned)__builtin_popcount(a), __builtin_ia32_lzcnt_u32(a), __builtin_ia32_bextr_u32(a, b & 0x1f1f),
-            __builtin_ia32_pdep_si(a, b), __builtin_ia32_pext_si(a, b), __builtin_ia32_bzhi_si(a, b & 31), ~a & b,
+            (unsigned)__builtin_popcount(a),
+            __builtin_ia32_lzcnt_u32(a),
+            __builtin_ia32_bextr_u32(a, b & 0x1f1f),
+            __builtin_ia32_pdep_si(a, b),
+            __builtin_ia32_pext_si(a, b),
+            __builtin_ia32_bzhi_si(a, b & 31),
+            ~a & b,
         };
         SUM(sum, values);
     }
@@ -209,7 +214,9 @@ static void exchanges(void)
         uint64_t low = i & 1 ? pair[0] : 3, high = pair[1], b = random_next(&seed), c = random_next(&seed);
         unsigned char equal;
         __asm__ volatile("lock cmpxchg16b %0\n\tsetz %1"
-                         : "+m"(pair), "=q"(equal), "+a"(low), "+d"(high) : "b"(b), "c"(c) : "cc", "memory");
+                         : "+m"(pair), "=q"(equal), "+a"(low), "+d"(high)
+                         : "b"(b), "c"(c)
+                         : "cc", "memory");
         SUM(sum, equal);
         SUM(sum, low);
         SUM(sum, high);

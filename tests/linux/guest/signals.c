@@ -41,16 +41,16 @@ static void catch_signal(int number, int flags)
 }
 
 /* Runs a statement that must end in a signal. */
-#define FAULTS(statement, number, code) \
-    do { \
-        last_signal = 0; \
-        if (sigsetjmp(back, 1) == 0) { \
-            statement; \
-        } \
-        if (last_signal != (number) || last_code != (code)) { \
-            printf("%s: signal %d code %d\n", #statement, last_signal, last_code); \
-            exit(1); \
-        } \
+#define FAULTS(statement, number, code)                                                                                                    \
+    do {                                                                                                                                   \
+        last_signal = 0;                                                                                                                   \
+        if (sigsetjmp(back, 1) == 0) {                                                                                                     \
+            statement;                                                                                                                     \
+        }                                                                                                                                  \
+        if (last_signal != (number) || last_code != (code)) {                                                                              \
+            printf("%s: signal %d code %d\n", #statement, last_signal, last_code);                                                         \
+            exit(1);                                                                                                                       \
+        }                                                                                                                                  \
     } while (0)
 
 static void page_faults(void)
@@ -183,7 +183,10 @@ static void tick(int number)
 {
     (void)number;
     ticks++;
-    __asm__ volatile("fninit\n\tfldpi\n\tfldpi\n\tpcmpeqd %%xmm0, %%xmm0\n\tpcmpeqd %%xmm1, %%xmm1\n\tpcmpeqd %%xmm7, %%xmm7" : : : "xmm0", "xmm1", "xmm7");
+    __asm__ volatile("fninit\n\tfldpi\n\tfldpi\n\tpcmpeqd %%xmm0, %%xmm0\n\tpcmpeqd %%xmm1, %%xmm1\n\tpcmpeqd %%xmm7, %%xmm7"
+                     :
+                     :
+                     : "xmm0", "xmm1", "xmm7");
     if (__builtin_cpu_supports("avx"))
         __asm__ volatile("vxorps %%ymm0, %%ymm0, %%ymm0\n\tvxorps %%ymm6, %%ymm6, %%ymm6" : : : "xmm0", "xmm6");
     if (__builtin_cpu_supports("avx512f"))
@@ -199,14 +202,15 @@ static void start_ticks(long microseconds)
 }
 
 /* Known values in registers for as long as it takes a handler to run in between. */
-#define HOLD(load, store, image_in, image_out) \
-    do { \
-        unsigned start_ = ticks; \
-        const volatile unsigned *now_ = &ticks; \
-        __asm__ volatile(load "\n1:\tpause\n\tcmp %2, %1\n\tje 1b\n\t" store \
-                         : "=m"(image_out) : "m"(*now_), "r"(start_), "m"(image_in) \
-                         : "cc", "memory", "xmm0", "xmm1", "xmm5", "xmm6", "xmm7"); \
-        CHECK(memcmp(&(image_in), &(image_out), sizeof(image_in)) == 0); \
+#define HOLD(load, store, image_in, image_out)                                                                                             \
+    do {                                                                                                                                   \
+        unsigned start_ = ticks;                                                                                                           \
+        const volatile unsigned *now_ = &ticks;                                                                                            \
+        __asm__ volatile(load "\n1:\tpause\n\tcmp %2, %1\n\tje 1b\n\t" store                                                               \
+                         : "=m"(image_out)                                                                                                 \
+                         : "m"(*now_), "r"(start_), "m"(image_in)                                                                          \
+                         : "cc", "memory", "xmm0", "xmm1", "xmm5", "xmm6", "xmm7");                                                        \
+        CHECK(memcmp(&(image_in), &(image_out), sizeof(image_in)) == 0);                                                                   \
     } while (0)
 
 static void vector_state(void)

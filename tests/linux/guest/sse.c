@@ -24,8 +24,15 @@ static void floats(void)
             volatile double c = (double)(int)random_next(&seed) * 1e-312, d = a * 1.1;
             __m128 v = _mm_set_ps(a, b, a * b, a / b), w = _mm_set1_ps((float)d);
             __m128d x = _mm_set_pd(c, d), y = _mm_sqrt_pd(_mm_set1_pd(d < 0 ? -d : d));
-            __m128 results[] = {_mm_add_ps(v, w), _mm_mul_ps(v, w), _mm_div_ps(v, w), _mm_min_ps(v, w), _mm_max_ps(v, w),
-                                _mm_cmplt_ps(v, w), _mm_cvtepi32_ps(_mm_cvtps_epi32(v)), _mm_cvtpd_ps(x), _mm_shuffle_ps(v, w, 0x1b)};
+            __m128 results[] = {_mm_add_ps(v, w),
+                                _mm_mul_ps(v, w),
+                                _mm_div_ps(v, w),
+                                _mm_min_ps(v, w),
+                                _mm_max_ps(v, w),
+                                _mm_cmplt_ps(v, w),
+                                _mm_cvtepi32_ps(_mm_cvtps_epi32(v)),
+                                _mm_cvtpd_ps(x),
+                                _mm_shuffle_ps(v, w, 0x1b)};
             __m128d doubles[] = {_mm_add_pd(x, y), _mm_mul_pd(x, y), _mm_cvtps_pd(v), _mm_cmpunord_pd(x, y)};
             unsigned flags = _mm_getcsr() & 0x3f;
             SUM(sum, results);
@@ -57,10 +64,22 @@ static void integers(void)
     for (int i = 0; i < 30000; i++) {
         __m128i a = random_vector(&seed), b = random_vector(&seed);
         __m128i results[] = {
-            _mm_add_epi8(a, b), _mm_adds_epi16(a, b), _mm_subs_epu8(a, b), _mm_mullo_epi16(a, b), _mm_mulhi_epu16(a, b),
-            _mm_madd_epi16(a, b), _mm_mul_epu32(a, b), _mm_sad_epu8(a, b), _mm_avg_epu8(a, b), _mm_packs_epi32(a, b),
-            _mm_unpacklo_epi8(a, b), _mm_cmpgt_epi16(a, b), _mm_srl_epi32(a, _mm_and_si128(b, _mm_set_epi32(0, 0, 0, 31))),
-            _mm_shuffle_epi32(a, 0x39), _mm_slli_si128(a, 5), _mm_andnot_si128(a, b),
+            _mm_add_epi8(a, b),
+            _mm_adds_epi16(a, b),
+            _mm_subs_epu8(a, b),
+            _mm_mullo_epi16(a, b),
+            _mm_mulhi_epu16(a, b),
+            _mm_madd_epi16(a, b),
+            _mm_mul_epu32(a, b),
+            _mm_sad_epu8(a, b),
+            _mm_avg_epu8(a, b),
+            _mm_packs_epi32(a, b),
+            _mm_unpacklo_epi8(a, b),
+            _mm_cmpgt_epi16(a, b),
+            _mm_srl_epi32(a, _mm_and_si128(b, _mm_set_epi32(0, 0, 0, 31))),
+            _mm_shuffle_epi32(a, 0x39),
+            _mm_slli_si128(a, 5),
+            _mm_andnot_si128(a, b),
         };
         int mask = _mm_movemask_epi8(a);
         SUM(sum, results);
@@ -77,9 +96,19 @@ __attribute__((target("ssse3,sse4.1,sse4.2"))) static void newer(void)
     for (int i = 0; i < 20000; i++) {
         __m128i a = random_vector(&seed), b = random_vector(&seed);
         __m128i results[] = {
-            _mm_shuffle_epi8(a, b), _mm_hadd_epi16(a, b), _mm_maddubs_epi16(a, b), _mm_alignr_epi8(a, b, 7), _mm_mullo_epi32(a, b),
-            _mm_min_epu32(a, b), _mm_blendv_epi8(a, b, _mm_add_epi8(a, b)), _mm_packus_epi32(a, b), _mm_cvtepi8_epi32(a),
-            _mm_mpsadbw_epu8(a, b, 2), _mm_minpos_epu16(a), _mm_insert_epi32(a, i, 2), _mm_cmpeq_epi64(a, b),
+            _mm_shuffle_epi8(a, b),
+            _mm_hadd_epi16(a, b),
+            _mm_maddubs_epi16(a, b),
+            _mm_alignr_epi8(a, b, 7),
+            _mm_mullo_epi32(a, b),
+            _mm_min_epu32(a, b),
+            _mm_blendv_epi8(a, b, _mm_add_epi8(a, b)),
+            _mm_packus_epi32(a, b),
+            _mm_cvtepi8_epi32(a),
+            _mm_mpsadbw_epu8(a, b, 2),
+            _mm_minpos_epu16(a),
+            _mm_insert_epi32(a, i, 2),
+            _mm_cmpeq_epi64(a, b),
         };
         __m128d rounded = _mm_round_pd(_mm_cvtepi32_pd(a), _MM_FROUND_FLOOR);
         __m128i words = _mm_loadu_si128((const __m128i *)(text + i % 44));

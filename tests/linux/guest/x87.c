@@ -88,11 +88,18 @@ static void integers_and_bcd(void)
     report("x87_integers", sum);
 }
 
-#define UNARY(value, insn) \
-    ({ long double out_ = (value); __asm__ volatile("fldt %0\n\t" insn "\n\tfstpt %0" : "+m"(out_)); out_; })
-#define BINARY(st0, st1, insn) \
-    ({ long double out_ = (st0), in_ = (st1); \
-       __asm__ volatile("fldt %1\n\tfldt %0\n\t" insn "\n\tfstpt %0" : "+m"(out_) : "m"(in_)); out_; })
+#define UNARY(value, insn)                                                                                                                 \
+    ({                                                                                                                                     \
+        long double out_ = (value);                                                                                                        \
+        __asm__ volatile("fldt %0\n\t" insn "\n\tfstpt %0" : "+m"(out_));                                                                  \
+        out_;                                                                                                                              \
+    })
+#define BINARY(st0, st1, insn)                                                                                                             \
+    ({                                                                                                                                     \
+        long double out_ = (st0), in_ = (st1);                                                                                             \
+        __asm__ volatile("fldt %1\n\tfldt %0\n\t" insn "\n\tfstpt %0" : "+m"(out_) : "m"(in_));                                            \
+        out_;                                                                                                                              \
+    })
 
 static void functions(void)
 {
@@ -128,11 +135,11 @@ static void images(void)
             __asm__ volatile("fldpi");
         __asm__ volatile("fxsave %0" : "=m"(fx));
         __asm__ volatile("fnsave %0\n\tfrstor %0" : "+m"(save));
-        sum = sum_bytes(sum, save, 2);          /* control */
-        sum = sum_bytes(sum, save + 4, 2);      /* status */
-        sum = sum_bytes(sum, save + 8, 2);      /* tags */
-        sum = sum_bytes(sum, save + 28, 80);    /* registers */
-        sum = sum_bytes(sum, fx, 5);            /* control, status, short tags */
+        sum = sum_bytes(sum, save, 2);       /* control */
+        sum = sum_bytes(sum, save + 4, 2);   /* status */
+        sum = sum_bytes(sum, save + 8, 2);   /* tags */
+        sum = sum_bytes(sum, save + 28, 80); /* registers */
+        sum = sum_bytes(sum, fx, 5);         /* control, status, short tags */
         for (int i = 0; i < 8; i++)
             sum = sum_bytes(sum, fx + 32 + 16 * i, 10);
     }
