@@ -154,7 +154,7 @@ $(addprefix fuzz-,$(fuzz_names)): fuzz-%:
 PYTEST := /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider
 CASES ?= 200000
 SEED ?= 1
-guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES=$(2) $(PYTEST) tests/guest
+guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES='$(2)' $(PYTEST) tests/guest
 
 suites = \
 	lint "$(MAKE) --no-print-directory lint" \

@@ -19,7 +19,7 @@ void terminal_restore(void)
         return;
     is_raw = 0;
     tcsetattr(STDIN_FILENO, TCSANOW, &found);
-    log_set_crlf(false); /* NOLINT(bugprone-signal-handler): one atomic store */
+    log_set_crlf(false); /* NOLINT(bugprone-signal-handler,cert-sig30-c): one atomic store */
 }
 
 /* A bug of ours: the message was written already, the terminal comes back, and the core is dumped as ever. */

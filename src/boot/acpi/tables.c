@@ -2,7 +2,6 @@
 #include "boot/acpi/tables.h"
 
 #include <assert.h>
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 

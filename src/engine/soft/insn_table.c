@@ -148,6 +148,7 @@ struct insn_row insn_row(const struct insn *insn)
 /* --- features --- */
 
 #define ALWAYS 0x7fff /* in every x86-64 CPU */
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): a row of the table */
 #define SET(set, feature) [ZYDIS_ISA_SET_##set] = (feature) + 1
 #define SET_VL(set, feature) SET(set##_128, feature), SET(set##_256, feature), SET(set##_512, feature)
 

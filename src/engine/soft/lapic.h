@@ -1,5 +1,4 @@
-/* The local APIC of a vCPU: xAPIC and x2APIC, its timer and inter-processor interrupts (SDM vol. 3 ch. 11).
- */
+/* The local APIC of a vCPU: xAPIC and x2APIC, its timer and inter-processor interrupts (SDM vol. 3 ch. 11). */
 #pragma once
 
 #include "engine/soft/soft.h"

@@ -1,5 +1,4 @@
-/* The local APIC's timer: one-shot, periodic and TSC-deadline, on the I/O loop's timers (SDM vol. 3 11.5.4).
- */
+/* The local APIC's timer: one-shot, periodic and TSC-deadline, on the I/O loop's timers (SDM vol. 3 11.5.4). */
 #include <errno.h>
 
 #include "base/clock.h"

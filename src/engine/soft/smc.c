@@ -1,5 +1,4 @@
-/* Which guest pages hold translated code: marks, revocation of write entries, dropping what was written to.
- */
+/* Which guest pages hold translated code: marks, revocation of write entries, dropping what was written to. */
 #include "engine/soft/smc.h"
 
 #include <errno.h>

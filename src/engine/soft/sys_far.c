@@ -1,5 +1,4 @@
-/* Far JMP and CALL, direct and through gates; software interrupts, BOUND, UD (SDM vol. 3 5.8, vol. 2 each).
- */
+/* Far JMP and CALL, direct and through gates; software interrupts, BOUND, UD (SDM vol. 3 5.8, vol. 2 each). */
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/sys_event.h"

@@ -1,5 +1,4 @@
-/* Segment registers and their bases: moves, far pointer loads, FS/GS base, SWAPGS, and queries about
- * descriptors. */
+/* Segment registers and their bases: moves, far pointer loads, FS/GS base, SWAPGS, and queries about descriptors. */
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 

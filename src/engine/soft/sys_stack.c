@@ -1,5 +1,4 @@
-/* Stack instructions, and those that change the system's flags: PUSHF, POPF, CLI, STI, CLD, STD (SDM vol. 2,
- * each). */
+/* Stack instructions, and those that change the system's flags: PUSHF, POPF, CLI, STI, CLD, STD (SDM vol. 2, each). */
 #include "engine/soft/mmu.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"

@@ -1,5 +1,4 @@
-/* SYSCALL, SYSRET, SYSENTER, SYSEXIT, as the CPU model's vendor has them (SDM vol. 2 and APM vol. 3, each).
- */
+/* SYSCALL, SYSRET, SYSENTER, SYSEXIT, as the CPU model's vendor has them (SDM vol. 2 and APM vol. 3, each). */
 #include "engine/soft/cpuid.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
