@@ -5,7 +5,7 @@
 set -eu
 
 case ${1-} in
-build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev acpica-tools" ;;
+build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev liburing-dev libslirp-dev acpica-tools" ;;
 guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
     busybox-static procps util-linux" ;;

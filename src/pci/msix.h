@@ -1,0 +1,47 @@
+/* MSI-X: the vector table and the pending bits of one function (PCI 3.0 6.8.2). */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/state.h"
+#include "pci/pci.h"
+
+#define MSIX_MAX 256
+#define MSIX_NO_VECTOR 0xffff
+
+struct msix_state {
+    uint32_t table[MSIX_MAX * 4]; /* address low and high, data, vector control */
+    uint64_t pending[MSIX_MAX / 64];
+};
+
+struct msix {
+    struct msix_state state;
+
+    pthread_mutex_t lock;
+    struct pci_device *dev;
+    unsigned vectors, capability;
+};
+
+/*
+ * Adds the capability to dev. The table and the PBA lie in the function's BAR bar at these offsets (multiples of 8); whoever has the BAR
+ * forwards accesses to them. vectors: 1 to MSIX_MAX.
+ */
+void msix_init(struct msix *, struct pci_device *dev, unsigned vectors, unsigned bar, uint32_t table_off, uint32_t pba_off);
+void msix_fini(struct msix *);
+void msix_reset(struct msix *);
+
+/* off: bytes from the table's or the PBA's start, below 16 * vectors or 8 * ((vectors + 63) / 64). vCPU threads. */
+uint64_t msix_table_read(struct msix *, uint64_t off, unsigned size);
+void msix_table_write(struct msix *, uint64_t off, unsigned size, uint64_t value);
+uint64_t msix_pba_read(struct msix *, uint64_t off, unsigned size);
+
+/* The device calls it from its config_written hook: enabling and unmasking send what is pending. */
+void msix_config_written(struct msix *, unsigned off, unsigned size);
+
+bool msix_enabled(struct msix *);
+
+/* Sends vector's message, or makes it pending where it is masked. Nothing for a vector out of range or while disabled. Any thread. */
+void msix_notify(struct msix *, unsigned vector);
+
+int msix_save(struct msix *, struct state_writer *);
+int msix_load(struct msix *, struct state_reader *, struct err *);
