@@ -41,7 +41,7 @@ $(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan,
 endif
 
 
-LIBS := -lZydis -ljansson -lzstd -llz4 -llzma -lz -luring -lslirp -lglib-2.0
+LIBS := -lZydis -ljansson -lzstd -llz4 -llzma -lz -luring -lslirp
 CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'
 CFLAGS += -std=gnu17 -g $(WARNINGS) $(mode_$(m)) -pthread
 LDFLAGS += $(mode_$(m)) -pthread
