@@ -156,7 +156,9 @@ CASES ?= 200000
 SEED ?= 1
 guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES='$(2)' $(PYTEST) tests/guest
 
+# Long ones first, for two run at a time.
 suites = \
+	linux "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	lint "$(MAKE) --no-print-directory lint" \
 	unit "tests/unit/run.sh build/asan" \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
@@ -167,7 +169,6 @@ suites = \
 	guest-asan "$(call guests_of,asan,step translate)" \
 	guest-ubsan "$(call guests_of,ubsan,step translate)" \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) tests/cli" \
-	linux "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(SECONDS_FUZZ)")
 
 soak_suites = \
@@ -217,6 +218,8 @@ help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
 	@echo "make test       every test               make soak       the long ones"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
+	@echo "make guest      the default guest        make guests     the test guests"
+	@echo "make unit-tests, insn-tests, fuzzers     build these of m="
 	@echo "make install    PREFIX, DESTDIR          make clean      remove build/"
 	@echo "m=release|debug|asan|ubsan|tsan|cov|stress chooses the build, V=1 shows the commands"
 clean:

@@ -217,6 +217,9 @@ int main(int argc, char **argv)
     if (t.failed)
         printf("random instructions were made with seed %llu\n", (unsigned long long)seed);
     t.failed += error != 0;
+    if (t.skipped)
+        printf("skip %llu byte sequences: objdump calls them no instruction, or the CPU does, or prefixes stand alone\n",
+               (unsigned long long)t.skipped);
     printf("%llu passed, %llu failed, %llu skipped\n", (unsigned long long)t.passed, (unsigned long long)t.failed,
            (unsigned long long)t.skipped);
     return t.failed != 0;
