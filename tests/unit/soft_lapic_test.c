@@ -33,6 +33,7 @@ static struct {
     unsigned kicks[CPUS];
     unsigned resets[CPUS];
     unsigned flushes;
+    unsigned machine_resets;
     int ack_vector;
     uint8_t ended[16];
     unsigned ended_count;
@@ -51,6 +52,14 @@ void soft_mode_update(struct soft_cpu *cpu)
 void soft_cpu_init_reset(struct soft_cpu *cpu)
 {
     world.resets[cpu->vcpu->index]++;
+}
+
+void vm_request_end(struct vm *vm, enum vm_end end, int value, const char *text)
+{
+    (void)vm;
+    (void)value;
+    (void)text;
+    world.machine_resets += end == VM_END_RESET;
 }
 
 void mmu_flush_all(struct soft_cpu *cpu)
@@ -424,10 +433,38 @@ static void init_and_startup_start_a_processor_once(void **state)
     ipi(f, 0, 2, 0x0600 | 0x10);
     lapic_service(&f->cpu[2]);
     assert_int_equal(f->cpu[2].seg[SEG_CS].base, 0x10000);
-    /* The BSP goes on at once. */
+    assert_int_equal(world.machine_resets, 0);
+}
+
+static void init_of_the_boot_processor_resets_a_machine_without_firmware(void **state)
+{
+    struct fixture *f = *state;
+
+    enable_all(f);
     ipi(f, 1, 0, 0xc500);
     lapic_service(&f->cpu[0]);
+    assert_int_equal(world.machine_resets, 1);
+    assert_int_equal(world.resets[0], 0);
     assert_false(f->cpu[0].wait_for_sipi);
+    lapic_service(&f->cpu[0]);
+    assert_int_equal(world.machine_resets, 1);
+    assert_int_equal(lapic_msi(&f->svm, APIC_BASE_DEFAULT, 0x500), 0); /* a device's message may say INIT too */
+    lapic_service(&f->cpu[0]);
+    assert_int_equal(world.machine_resets, 2);
+}
+
+static void init_of_the_boot_processor_starts_firmware(void **state)
+{
+    struct fixture *f = *state;
+
+    f->mem.regions[0] = (struct mem_region){.gpa = 0xffff0000, .size = 0x10000};
+    f->mem.region_count = 1;
+    enable_all(f);
+    ipi(f, 1, 0, 0xc500);
+    lapic_service(&f->cpu[0]);
+    assert_int_equal(world.machine_resets, 0);
+    assert_int_equal(world.resets[0], 1);
+    assert_false(f->cpu[0].wait_for_sipi); /* it goes on at once */
 }
 
 static void nmi_ipis_and_illegal_vectors(void **state)
@@ -777,6 +814,8 @@ int main(void)
         LAPIC_TEST(logical_destinations_flat_and_cluster),
         LAPIC_TEST(lowest_priority_picks_one),
         LAPIC_TEST(init_and_startup_start_a_processor_once),
+        LAPIC_TEST(init_of_the_boot_processor_resets_a_machine_without_firmware),
+        LAPIC_TEST(init_of_the_boot_processor_starts_firmware),
         LAPIC_TEST(nmi_ipis_and_illegal_vectors),
         LAPIC_TEST(extint_passes_through_lint0),
         LAPIC_TEST(one_shot_fires_once_and_not_early),

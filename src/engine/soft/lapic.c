@@ -5,6 +5,9 @@
 #include <stdlib.h>
 
 #include "engine/soft/lapic_state.h"
+#include "engine/soft/ram.h"
+
+#define RESET_VECTOR 0xfffffff0ULL
 
 int lapic_init(struct soft_cpu *cpu, struct err *e)
 {
@@ -372,18 +375,37 @@ void lapic_set_cr8(struct soft_cpu *cpu, uint64_t value)
     lapic_recheck(cpu->lapic);
 }
 
+/*
+ * INIT sends the BSP to the reset vector (9.4.2), where a PC's firmware takes it for a reset of the machine. A machine without
+ * firmware has nothing there, so that it is reset at once.
+ */
+static bool starts_without_firmware(struct soft_cpu *cpu)
+{
+    if (!is_bsp(cpu) || ram_page(cpu->svm->mem, RESET_VECTOR) != RAM_NO_PAGE)
+        return false;
+    soft_vec_park(cpu);
+    vm_request_end(cpu->svm->vm, VM_END_RESET, 0, "the guest sent INIT to its boot processor, which resets the machine (--no-reboot)");
+    return true;
+}
+
+static void take_init(struct soft_cpu *cpu)
+{
+    if (starts_without_firmware(cpu))
+        return;
+    soft_vec_park(cpu);
+    soft_cpu_init_reset(cpu);
+    reset_registers(cpu->lapic);
+    cpu->halted = false;
+    cpu->wait_for_sipi = !is_bsp(cpu);
+}
+
 void lapic_service(struct soft_cpu *cpu)
 {
     struct soft_lapic *l = cpu->lapic;
     int vector;
 
-    if (atomic_exchange(&l->init_pending, false)) {
-        soft_vec_park(cpu);
-        soft_cpu_init_reset(cpu);
-        reset_registers(l);
-        cpu->halted = false;
-        cpu->wait_for_sipi = !is_bsp(cpu);
-    }
+    if (atomic_exchange(&l->init_pending, false))
+        take_init(cpu);
     vector = atomic_exchange(&l->sipi_vector, -1);
     if (vector < 0 || !cpu->wait_for_sipi) /* ignored unless waited for (9.4.3) */
         return;

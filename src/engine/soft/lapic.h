@@ -57,5 +57,8 @@ int lapic_msi(struct soft_vm *, uint64_t addr, uint32_t data);
 /* The 8259's line changed. Any thread. */
 void lapic_extint(struct soft_vm *, bool level);
 
-/* Work that other threads left (INIT, SIPI): called when attention was set. vCPU thread. */
+/*
+ * Work that other threads left (INIT, SIPI): called when attention was set. vCPU thread. INIT of the BSP asks for a reset of the
+ * machine unless there is memory, that is firmware, at the reset vector.
+ */
 void lapic_service(struct soft_cpu *);
