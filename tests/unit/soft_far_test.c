@@ -375,12 +375,21 @@ static void iretq_faults(void **state)
         put_iret(8, cases[i].rip, cases[i].cs, FLAG_ONE, USER_STACK, cases[i].ss);
         struct insn insn = plain_insn(8);
         expect_clean_fault(sys_iret, &insn, EXC_GP, cases[i].error);
-        assert_true(cpu->nmi_masked);
+        assert_false(cpu->nmi_masked); /* a handler that runs on a broken frame must not lock NMIs out for good */
     }
     start_long(0);
     cpu->rflags |= FLAG_NT;
+    cpu->nmi_masked = true;
     struct insn insn = plain_insn(8);
     expect_clean_fault(sys_iret, &insn, EXC_GP, 0);
+    assert_false(cpu->nmi_masked);
+
+    start_long(0);
+    cpu->nmi_masked = true;
+    flat.absent = ALIGN_DOWN(KERNEL_STACK, PAGE_SIZE);
+    assert_int_equal(sys_iret(cpu, &insn), SOFT_FAULT);
+    assert_int_equal(cpu->exc.vector, EXC_PF);
+    assert_false(cpu->nmi_masked);
 }
 
 static void iret_keeps_what_the_ring_may_not_change(void **state)

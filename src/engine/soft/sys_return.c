@@ -144,7 +144,6 @@ static void commit_iret(struct soft_cpu *cpu, const struct far_return *ret, uint
     uint64_t mask = iret_flags(cpu, size);
 
     cpu->rflags = (cpu->rflags & ~mask) | (flags & mask);
-    cpu->nmi_masked = false; /* SDM vol. 3 6.7.1 */
     commit(cpu, ret, 3 * size);
 }
 
@@ -203,6 +202,7 @@ int sys_iret(struct soft_cpu *cpu, const struct insn *insn)
     uint64_t frame[3]; /* IP, CS, FLAGS */
     struct far_return ret = {.has_stack = false};
 
+    cpu->nmi_masked = false; /* whether or not the rest faults (SDM vol. 3 6.7.1, 25.3) */
     if (cpu->protected_mode)
         return iret_protected(cpu, insn->opsize);
     int result = frame_peek(cpu, 0, insn->opsize, frame, 3);
