@@ -76,6 +76,31 @@ static void long_mode_is_not_entered_from_a_64_bit_segment_nor_left_from_one(voi
     expect_fault(f, CR(f, 0, CR0_PE | CR0_PG), EXC_GP);
 }
 
+static void long_mode_is_not_entered_with_a_16_bit_task(void **state)
+{
+    static const struct {
+        uint32_t tss; /* the descriptor's low byte of attributes */
+        bool enters;
+    } cases[] = {{0x81, false}, {0x83, false}, {0x89, true}, {0x8b, true}};
+    struct fake *f = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        fake_protected_mode(f, 32);
+        f->cpu.cr4 = CR4_PAE;
+        f->cpu.tr.attr = cases[i].tss;
+        assert_int_equal(CR(f, 0, CR0_PE | CR0_PG), SOFT_OK); /* paging alone does not mind */
+        fake_protected_mode(f, 32);
+        f->cpu.cr4 = CR4_PAE;
+        f->cpu.efer = EFER_LME;
+        f->cpu.tr.attr = cases[i].tss;
+        if (cases[i].enters)
+            assert_int_equal(CR(f, 0, CR0_PE | CR0_PG), SOFT_OK);
+        else
+            expect_fault(f, CR(f, 0, CR0_PE | CR0_PG), EXC_GP);
+        assert_int_equal(f->cpu.long_mode, cases[i].enters);
+    }
+}
+
 static void protection_on_keeps_cpl_0_whatever_cs_says(void **state)
 {
     struct fake *f = *state;
@@ -292,6 +317,7 @@ int main(void)
         TEST(paging_with_lme_enters_long_mode),
         TEST(bad_pdptes_refuse_pae_paging_on_intel),
         TEST(long_mode_is_not_entered_from_a_64_bit_segment_nor_left_from_one),
+        TEST(long_mode_is_not_entered_with_a_16_bit_task),
         TEST(protection_on_keeps_cpl_0_whatever_cs_says),
         TEST(cr3_reserved_bits_fault_in_long_mode_only),
         TEST(cr4_takes_what_is_offered_and_nothing_else),

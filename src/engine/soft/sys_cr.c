@@ -3,6 +3,7 @@
 #include "engine/soft/lapic.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/sys.h"
+#include "engine/soft/sys_desc.h"
 #include "x86/paging.h"
 
 #define CR0_DEFINED (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
@@ -60,7 +61,8 @@ static int check_paging_switch(struct soft_cpu *cpu, uint64_t value)
     if (value & CR0_PG) {
         if (!(cpu->efer & EFER_LME))
             return pdptes_refused(cpu, value, cpu->cr3, cpu->cr4) ? gp0(cpu) : SOFT_OK;
-        if (!(cpu->cr4 & CR4_PAE) || (cpu->seg[SEG_CS].attr & SEG_L))
+        uint32_t task = cpu->tr.attr & 0x1f;
+        if (!(cpu->cr4 & CR4_PAE) || (cpu->seg[SEG_CS].attr & SEG_L) || task == DESC_TSS16 || task == DESC_TSS16_BUSY)
             return gp0(cpu);
         return SOFT_OK;
     }
