@@ -1,4 +1,4 @@
-/* Debug traps of single instructions: which of them single-stepping sees, and what becomes of breakpoints that a fault met. */
+/* Single instructions: which of them single-stepping sees, what becomes of breakpoints that a fault met, where a fetch ends. */
 #include "soft_fake.h"
 
 #include "engine/soft/debug.h"
@@ -146,6 +146,36 @@ static void a_breakpoint_on_data_traps_behind_the_access_alone(void **state)
     assert_int_equal(delivered.dr6, 1);
 }
 
+/* mov eax, imm32 with two bytes in the first page; the segment ends somewhere in the second. */
+static void an_instruction_ends_inside_its_segment(void **state)
+{
+    struct fake *f = *state;
+    static const uint8_t mov[] = {0xb8, 0x11, 0x22, 0x33, 0x44};
+    uint64_t start = ARENA + PAGE_SIZE - 2;
+
+    fake_protected_mode(f, 32);
+    memcpy(arena(PAGE_SIZE - 2), mov, sizeof(mov));
+    for (unsigned last = 0; last < 6; last++) {        /* of its bytes, with the segment's limit there */
+        for (unsigned again = 0; again < 2; again++) { /* decoded anew, and from the cache */
+            unsigned before = delivered.count;
+            f->cpu.seg[SEG_CS].limit = (uint32_t)start + last;
+            f->cpu.rip = start;
+            f->cpu.gpr[GPR_RAX] = 0;
+            assert_int_equal(soft_step(&f->cpu), SOFT_OK);
+            assert_int_equal(delivered.count - before, last < 4);
+            assert_int_equal(f->cpu.gpr[GPR_RAX], last < 4 ? 0 : 0x44332211);
+            if (last < 4)
+                assert_int_equal(delivered.vector, EXC_GP);
+        }
+    }
+    f->cpu.seg[SEG_CS].limit = (uint32_t)start + 3; /* cut off, where it was whole a moment ago */
+    f->cpu.rip = start;
+    unsigned before = delivered.count;
+    assert_int_equal(soft_step(&f->cpu), SOFT_OK);
+    assert_int_equal(delivered.count - before, 1);
+    assert_int_equal(delivered.vector, EXC_GP);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -156,6 +186,7 @@ int main(void)
         TEST(syscall_traps_unless_its_mask_clears_tf),
         TEST(sysret_that_sets_tf_traps_at_once),
         TEST(a_breakpoint_on_data_traps_behind_the_access_alone),
+        TEST(an_instruction_ends_inside_its_segment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -80,6 +80,14 @@ struct code_bytes {
     gpa_t gpa;
 };
 
+/* How many bytes at rip, which is inside, an instruction may have: its segment's limit ends it. In 64-bit mode pages do. */
+static unsigned bytes_inside(const struct soft_cpu *cpu)
+{
+    uint64_t rest = cpu->code_bits == 64 ? INSN_MAX_LEN : cpu->seg[SEG_CS].limit - cpu->rip + 1;
+
+    return (unsigned)MIN(rest, INSN_MAX_LEN);
+}
+
 static int fetch_first(struct soft_cpu *cpu, struct code_bytes *code)
 {
     gva_t gva;
@@ -92,9 +100,7 @@ static int fetch_first(struct soft_cpu *cpu, struct code_bytes *code)
         return result;
     if (!code->at)
         return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory", (unsigned long long)code->gpa);
-    code->avail = MIN(PAGE_SIZE - (gva & PAGE_MASK), INSN_MAX_LEN);
-    if (cpu->code_bits != 64 && cpu->seg[SEG_CS].limit - cpu->rip < INSN_MAX_LEN)
-        code->avail = MIN(code->avail, cpu->seg[SEG_CS].limit - cpu->rip + 1);
+    code->avail = MIN(PAGE_SIZE - (gva & PAGE_MASK), bytes_inside(cpu));
     return SOFT_OK;
 }
 
@@ -114,10 +120,11 @@ static int fetch_rest(struct soft_cpu *cpu, struct code_bytes *code)
         return soft_internal(cpu, "the guest executes at physical address 0x%llx, where there is no memory", (unsigned long long)gpa);
     for (unsigned i = 0; i < code->avail; i++)
         code->buf[i] = code->at[i];
-    for (unsigned i = code->avail; i < INSN_MAX_LEN; i++)
+    unsigned inside = bytes_inside(cpu);
+    for (unsigned i = code->avail; i < inside; i++)
         code->buf[i] = next[i - code->avail];
     code->at = code->buf;
-    code->avail = INSN_MAX_LEN;
+    code->avail = inside;
     return SOFT_OK;
 }
 
@@ -131,6 +138,8 @@ static int decode_into(struct soft_cpu *cpu, struct step_entry *entry, struct co
         if (result != SOFT_OK)
             return result;
         error = insn_decode(cpu->svm, &entry->insn, code->at, code->avail, cpu->code_bits);
+        if (error == -EAGAIN) /* and beyond its segment there */
+            return soft_raise_err(cpu, EXC_GP, 0);
     }
     if (error)
         return soft_internal(cpu, "no decoder for %u-bit code", cpu->code_bits);
