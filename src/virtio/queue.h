@@ -29,6 +29,7 @@ struct virtq_state {
     uint8_t kicks_off; /* the device asked not to be kicked */
 };
 
+/* Of all times since virtq_init(). kicks is the owner's to count, the rest is counted here. */
 struct virtq_stats {
     uint64_t kicks, chains, bytes_read, bytes_written, interrupts, interrupts_suppressed;
 };
@@ -44,8 +45,9 @@ struct virtq {
     struct mem *mem;
     uint64_t features;                        /* negotiated */
     void *desc_hva, *driver_hva, *device_hva; /* while enabled */
-    unsigned in_use;                          /* chains popped and not pushed */
-    const char *why;                          /* broken: what the driver did, a sentence's end */
+    unsigned in_use;                          /* chains popped and not pushed: never more than state.size */
+    uint16_t held_flags;                      /* packed: of the first descriptor that was pushed and not published */
+    const char *why;                          /* broken, or not enabled: what the driver did; goes on from "the driver " */
 };
 
 struct virtq_segment {
@@ -64,30 +66,38 @@ struct virtq_chain {
     gpa_t *gpas; /* of each segment */
 };
 
-/* max_size: a power of two up to VIRTQ_SIZE_MAX. */
+/* max_size: a power of two up to VIRTQ_SIZE_MAX. Allocates nothing. */
 void virtq_init(struct virtq *, struct mem *, uint16_t max_size);
+/* Of the device or of the queue: everything but max_size and stats is as after virtq_init(). Chains that are out must not be pushed. */
 void virtq_reset(struct virtq *);
 
-/* The driver enabled it with what is in state. Checks that size and rings are possible and in RAM: 0 or -EINVAL (why says it). */
+/*
+ * The driver enabled it with size, desc, driver and device in state. Checks that size and rings are possible and in RAM: 0 or -EINVAL
+ * (why says it). One that is enabled already stays as it is.
+ */
 int virtq_enable(struct virtq *, uint64_t features);
 
 /* Room for the longest chain of a queue. 0 or -ENOMEM. */
 int virtq_chain_init(struct virtq_chain *, const struct virtq *);
 void virtq_chain_fini(struct virtq_chain *);
 
-/* 1: chain is the next one; 0: none there; -EINVAL: the driver broke the rules (broken and why are set, and it stays so). */
+/*
+ * 1: chain is the next one; 0: none there, or not enabled; -EINVAL: the driver broke the rules (broken and why are set, and it stays so).
+ * After 0, and unless kicks are off, the driver kicks for the next chain. Descriptors without a byte are left out; a chain may be empty.
+ */
 int virtq_pop(struct virtq *, struct virtq_chain *);
 
-/* Gives the most recently popped chain back to the driver's side, as if it had not been popped. */
+/* Gives the most recently popped chain back to the driver's side, as if it had not been popped. No kick will tell of it again. */
 void virtq_unpop(struct virtq *, const struct virtq_chain *);
 
 /*
- * Makes the used entry: written bytes from the start of the writable part were filled. Tells the engine of changed code. The driver sees
- * it only with virtq_publish(), so that several chains (a merged packet) appear at once.
+ * Makes the used entry: written bytes from the start of the writable part were filled, at most writable_len. Tells the engine of changed
+ * code in them, so a device that filled anything behind a gap says more. The driver sees the entry only with virtq_publish(), so that
+ * several chains (a merged packet) appear at once. Chains may be pushed in any order, into a broken queue too.
  */
 void virtq_push(struct virtq *, const struct virtq_chain *, uint32_t written);
 
-/* Shows all pushed entries to the driver. True when it wants an interrupt for them. */
+/* Shows all pushed entries to the driver. True when it wants an interrupt for them. False when there were none. */
 bool virtq_publish(struct virtq *);
 
 /*
@@ -99,6 +109,7 @@ bool virtq_set_kicks(struct virtq *, bool on);
 size_t virtq_read(const struct virtq_chain *, size_t off, void *buf, size_t len);
 size_t virtq_write(const struct virtq_chain *, size_t off, const void *buf, size_t len);
 
+/* No chain may be out, and all that was pushed be published. */
 int virtq_save(struct virtq *, struct state_writer *);
-/* Values that no queue can have are refused; an enabled queue is enabled again. */
+/* Values that no queue can have are refused, and q is as before; an enabled queue is enabled again. */
 int virtq_load(struct virtq *, uint64_t features, struct state_reader *, struct err *);
