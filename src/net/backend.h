@@ -10,6 +10,7 @@
 
 /* Before every frame stands a struct virtio_net_hdr_v1 (virtio 1.2 5.1.6), in the guest's byte order, which is the host's. */
 #define NET_HEADER_BYTES 12
+#define NET_FRAME_MIN 14               /* an Ethernet header */
 #define NET_FRAME_MAX (65536 + 14 + 4) /* with segmentation offload; without the header */
 
 /* What the peer may leave undone in frames, each way apart. */
@@ -18,38 +19,49 @@ enum net_offload {
     NET_OFFLOAD_TSO4 = 1 << 1,
     NET_OFFLOAD_TSO6 = 1 << 2,
     NET_OFFLOAD_ECN = 1 << 3,
-    NET_OFFLOAD_UFO = 1 << 4,
 };
 
 struct net_backend;
 
-/* All are called by one thread at a time: the owner holds a lock of its own. None blocks. */
+/*
+ * All are called by one thread at a time: the owner holds a lock of its own. None blocks, none calls back. Of an iovec array the first is
+ * the header alone, NET_HEADER_BYTES long; the frame is in the others.
+ */
 struct net_ops {
     const char *name;
-    /* One frame with its header. 0, or -EAGAIN: not now, writable() will tell; or -errno: it is lost. */
+    /*
+     * One frame of NET_FRAME_MIN to NET_FRAME_MAX bytes. Its header asks for no more than offloads allow, and its checksum lies within the
+     * frame; the frame itself may change while it is looked at. 0, or -EAGAIN: not now, writable() will tell; or -errno: it is lost.
+     */
     int (*send)(struct net_backend *, const struct iovec *, unsigned count);
-    /* One frame with its header into iov, of whatever size. Bytes, -EAGAIN: none there, readable() will tell; or -errno. */
+    /*
+     * Ends a batch of send(), always: what they caused may be put off until then. True: recv() has frames, and reading is on; readable()
+     * tells it too. May be NULL.
+     */
+    bool (*flush)(struct net_backend *);
+    /* One frame into iov; what has no room is cut off. Bytes with the header, -EAGAIN: none there, readable() will tell; or -errno. */
     ssize_t (*recv)(struct net_backend *, const struct iovec *, unsigned count);
-    /* The owner has room for frames, or none: without room readable() is not called. Off at first. */
+    /* Reading on: readable() is called as long as recv() has frames. Off at first. */
     void (*set_reading)(struct net_backend *, bool on);
-    /* enum net_offload that the owner takes from us. */
+    /* enum net_offload that the owner takes from us from here on; a frame from before may still come. None at first. */
     void (*set_offloads)(struct net_backend *, unsigned offloads);
     void (*drain)(struct net_backend *); /* what was sent has left. May be NULL */
-    void (*free)(struct net_backend *);
+    void (*free)(struct net_backend *);  /* on the loop's thread, or while the loop does not run */
 };
 
 struct net_backend {
     const struct net_ops *ops;
     unsigned offloads; /* enum net_offload: what send() understands; and what recv() may give when asked by set_offloads() */
-    /* The owner's; called on the loop's thread, with no lock held. */
+    uint16_t mtu;      /* what a frame's payload may be at most, for the guest to know; 0: the usual 1500 */
+    /* The owner's, set before the first call of ops; called on the loop's thread, with no lock held. */
     void (*readable)(void *opaque);
     void (*writable)(void *opaque);
     void *opaque;
 };
 
-/* An existing or new tap interface, with vnet headers. NULL with a sentence. */
+/* An existing tap interface, with vnet headers. NULL with a sentence. */
 struct net_backend *net_tap_open(const char *ifname, struct loop *, struct err *);
-/* A tap that somebody opened for us: fd is ours from here on. */
+/* A tap that somebody opened for us: fd is ours from here on, and closed on failure too. With vnet headers or without. */
 struct net_backend *net_tap_fd(int fd, struct loop *, struct err *);
 
 struct net_forward {
