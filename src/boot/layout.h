@@ -25,3 +25,8 @@
 #define BOOT_PCI32_SIZE 0x20000000ULL
 #define BOOT_PCI64_GPA 0x4000000000ULL
 #define BOOT_PCI64_SIZE 0x2000000000ULL
+#define BOOT_PCI_IO_PORT 0x1000ULL
+#define BOOT_PCI_IO_SIZE 0xf000ULL
+
+/* INTA of slot s is I/O APIC input BOOT_PCI_GSI + s % 4 (the _PRT in acpi/pci.asl). */
+#define BOOT_PCI_GSI 16

@@ -21,7 +21,7 @@ struct bus_range {
     void *opaque;
 };
 
-#define BUS_MAX_RANGES 64
+#define BUS_MAX_RANGES 256
 
 struct bus {
     pthread_rwlock_t lock;

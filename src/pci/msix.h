@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "base/log.h"
 #include "base/state.h"
 #include "pci/pci.h"
 
@@ -20,6 +21,7 @@ struct msix {
     pthread_mutex_t lock;
     struct pci_device *dev;
     unsigned vectors, capability;
+    struct log_limit complaints;
 };
 
 /*
@@ -35,13 +37,17 @@ uint64_t msix_table_read(struct msix *, uint64_t off, unsigned size);
 void msix_table_write(struct msix *, uint64_t off, unsigned size, uint64_t value);
 uint64_t msix_pba_read(struct msix *, uint64_t off, unsigned size);
 
-/* The device calls it from its config_written hook: enabling and unmasking send what is pending. */
+/* The device calls it from its config_written hook, for every write: enabling, unmasking and Bus Master send what is pending. */
 void msix_config_written(struct msix *, unsigned off, unsigned size);
 
 bool msix_enabled(struct msix *);
 
-/* Sends vector's message, or makes it pending where it is masked. Nothing for a vector out of range or while disabled. Any thread. */
+/*
+ * Sends vector's message, or makes it pending while it is masked or Bus Master is off in the command register (PCI 3.0 6.2.2). Nothing for a
+ * vector out of range or while disabled. Any thread; a device may hold its own lock.
+ */
 void msix_notify(struct msix *, unsigned vector);
 
+/* Loading comes after pci_device_load(); nothing is sent. */
 int msix_save(struct msix *, struct state_writer *);
 int msix_load(struct msix *, struct state_reader *, struct err *);

@@ -31,8 +31,7 @@ struct pci_device_ops {
 };
 
 struct pci_device_state {
-    uint8_t config[PCI_CONFIG_BYTES]; /* as the guest reads it; BARs hold addresses here, sizing is answered apart */
-    uint32_t bar_sizing;              /* BAR n was last written with all ones: reads give its size */
+    uint8_t config[PCI_CONFIG_BYTES]; /* as the guest reads it */
     uint8_t intx;                     /* the line's level, before Interrupt Disable */
 };
 
@@ -40,7 +39,8 @@ struct pci_bar {
     enum pci_bar_kind kind;
     uint64_t size; /* a power of two */
     struct bus_range range;
-    bool mapped; /* on the bus now: decoding is on and the address is allowed */
+    uint64_t home; /* the address after reset */
+    bool mapped;   /* on the bus now: decoding is on, the address is in a window, and nobody else is there */
 };
 
 struct pci_device {
@@ -56,6 +56,7 @@ struct pci_device {
     void *opaque;
     struct pci_host *host; /* NULL: not attached */
     unsigned slot;
+    bool asserted; /* it holds its line now */
 };
 
 /*
@@ -64,23 +65,33 @@ struct pci_device {
  */
 void pci_device_init(struct pci_device *, const char *name, const struct pci_ids *, const struct pci_device_ops *, void *opaque);
 void pci_add_bar(struct pci_device *, unsigned index, enum pci_bar_kind, uint64_t size, const struct bus_ops *, void *opaque);
-/* body: what follows the id and the next pointer, len bytes. Returns the capability's offset in configuration space. */
+/* body: what follows the id and the next pointer, len bytes; read-only until pci_set_writable(). Returns the capability's offset. */
 unsigned pci_add_capability(struct pci_device *, uint8_t id, const void *body, unsigned len);
 /* From here on the guest may write these bits (PCI 3.0 6.2). */
 void pci_set_writable(struct pci_device *, unsigned off, const void *mask, unsigned len);
 
-/* slot: 1-31, or 0 for the first free one. 0, -ENOSPC or -EEXIST with a sentence. BARs get addresses at once, as firmware would give them. */
+/*
+ * slot: 1-31, or 0 for the first free one. 0, -ENOSPC or -EEXIST with a sentence. What configuration space holds now, it holds after every
+ * reset, with the state that firmware leaves: BARs have addresses (all memory below 4 GiB where it fits), their decoding is on, Bus Master
+ * is off. The function and its name must outlive its stay; pci_detach() while no vCPU runs.
+ */
 int pci_attach(struct pci_host *, struct pci_device *, unsigned slot, struct err *);
 void pci_detach(struct pci_device *);
 
 /* The function's INTA, level-triggered. Any thread; a device may hold its own lock. */
 void pci_set_intx(struct pci_device *, bool level);
 
-/* Little-endian values in configuration space. */
+/*
+ * Little-endian values in configuration space; size 1 to 4. Any thread, a device's lock may be held. What a device changes after
+ * pci_attach() must be bits that the guest may write too, or they are not loaded.
+ */
 uint32_t pci_config_get(const struct pci_device *, unsigned off, unsigned size);
 void pci_config_put(struct pci_device *, unsigned off, unsigned size, uint32_t value);
 
-/* What a function's own file uses for its device_ops: back to reset values with BARs assigned anew; its sections of the saved state. */
+/*
+ * What an attached function's own file uses for its device_ops: back to what pci_attach() made, with BARs where they were then and INTx down;
+ * its section of the saved state. No hook is called.
+ */
 void pci_device_reset(struct pci_device *);
 int pci_device_save(struct pci_device *, struct state_writer *);
 int pci_device_load(struct pci_device *, struct state_reader *, struct err *);

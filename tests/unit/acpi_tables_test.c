@@ -272,6 +272,22 @@ static void the_bridges_windows_are_those_of_the_layout(void **state)
     assert_true(has_window(ssdt, 0x87, 4, BOOT_PCI32_GPA, BOOT_PCI32_SIZE));
     assert_true(has_window(ssdt, 0x8a, 8, BOOT_PCI64_GPA, BOOT_PCI64_SIZE));
     assert_true(has_window(ssdt, 0x87, 4, BOOT_ECAM_GPA, BOOT_ECAM_SIZE));
+    assert_true(has_window(ssdt, 0x88, 2, BOOT_PCI_IO_PORT, BOOT_PCI_IO_SIZE));
+}
+
+static void inta_of_every_slot_is_routed_to_its_input(void **state)
+{
+    const uint8_t *ssdt;
+
+    (void)state;
+    write_tables(&(struct acpi_machine){.cpus = 1, .pci = true});
+    ssdt = find("SSDT");
+    for (unsigned slot = 1; slot < 32; slot++) {
+        /* PackageOp length 4-elements DWordPrefix slot:any function, ZeroOp: INTA, ZeroOp: no link device, BytePrefix GSI */
+        const uint8_t aml[] = {0x12, 0x0b, 4, 0x0c, 0xff, 0xff, (uint8_t)slot, 0, 0, 0, 0x0a, (uint8_t)(BOOT_PCI_GSI + slot % 4)};
+
+        assert_non_null(memmem(ssdt, get(ssdt + 4, 4), aml, sizeof(aml)));
+    }
 }
 
 static void what_devices_add_gets_a_header_and_a_place(void **state)
@@ -383,6 +399,7 @@ int main(void)
         cmocka_unit_test(the_madt_tells_how_interrupts_are_wired),
         cmocka_unit_test(a_pci_machine_has_its_window_and_its_bridge),
         cmocka_unit_test(the_bridges_windows_are_those_of_the_layout),
+        cmocka_unit_test(inta_of_every_slot_is_routed_to_its_input),
         cmocka_unit_test(what_devices_add_gets_a_header_and_a_place),
         cmocka_unit_test(tables_never_leave_their_area),
         cmocka_unit_test(too_little_memory_is_told),

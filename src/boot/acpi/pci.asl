@@ -22,6 +22,27 @@ DefinitionBlock ("", "SSDT", 2, "UMBRA ", "UMBRAPCI", 1)
                 QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                              0, 0x4000000000, 0x5FFFFFFFFF, 0, 0x2000000000)
             })
+
+            /* INTA of slot s is input 16 + s % 4 of the I/O APIC: level-triggered, and of either polarity, for the input has none. */
+            Name (_PRT, Package ()
+            {
+                Package () { 0x0001FFFF, 0, 0, 17 }, Package () { 0x0002FFFF, 0, 0, 18 },
+                Package () { 0x0003FFFF, 0, 0, 19 }, Package () { 0x0004FFFF, 0, 0, 16 },
+                Package () { 0x0005FFFF, 0, 0, 17 }, Package () { 0x0006FFFF, 0, 0, 18 },
+                Package () { 0x0007FFFF, 0, 0, 19 }, Package () { 0x0008FFFF, 0, 0, 16 },
+                Package () { 0x0009FFFF, 0, 0, 17 }, Package () { 0x000AFFFF, 0, 0, 18 },
+                Package () { 0x000BFFFF, 0, 0, 19 }, Package () { 0x000CFFFF, 0, 0, 16 },
+                Package () { 0x000DFFFF, 0, 0, 17 }, Package () { 0x000EFFFF, 0, 0, 18 },
+                Package () { 0x000FFFFF, 0, 0, 19 }, Package () { 0x0010FFFF, 0, 0, 16 },
+                Package () { 0x0011FFFF, 0, 0, 17 }, Package () { 0x0012FFFF, 0, 0, 18 },
+                Package () { 0x0013FFFF, 0, 0, 19 }, Package () { 0x0014FFFF, 0, 0, 16 },
+                Package () { 0x0015FFFF, 0, 0, 17 }, Package () { 0x0016FFFF, 0, 0, 18 },
+                Package () { 0x0017FFFF, 0, 0, 19 }, Package () { 0x0018FFFF, 0, 0, 16 },
+                Package () { 0x0019FFFF, 0, 0, 17 }, Package () { 0x001AFFFF, 0, 0, 18 },
+                Package () { 0x001BFFFF, 0, 0, 19 }, Package () { 0x001CFFFF, 0, 0, 16 },
+                Package () { 0x001DFFFF, 0, 0, 17 }, Package () { 0x001EFFFF, 0, 0, 18 },
+                Package () { 0x001FFFFF, 0, 0, 19 }
+            })
         }
 
         /* PCI Firmware 3.3 4.1.2: what MCFG names is reserved by a motherboard device as well, outside of the bridge. */
