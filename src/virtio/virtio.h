@@ -41,10 +41,12 @@ struct virtio_ops {
     uint64_t (*config_read)(struct virtio_device *, unsigned off, unsigned size);
     void (*config_write)(struct virtio_device *, unsigned off, unsigned size, uint64_t value);
     void (*drain)(struct virtio_device *); /* returns when nothing is under way towards the host; called WITHOUT the lock. May be NULL */
-    int (*save)(struct virtio_device *, struct state_writer *);               /* beyond what every device has. May be NULL */
-    int (*load)(struct virtio_device *, struct state_reader *, struct err *); /* may be NULL */
-    void (*stats)(struct virtio_device *, struct stats_out *);                /* beyond the queues'. May be NULL */
-    void (*free)(struct virtio_device *); /* everything, the struct too; called without the lock. Queues are already dead */
+    int (*save)(struct virtio_device *, struct state_writer *); /* beyond what every device has. May be NULL */
+    /* May be NULL. Queues are loaded, and start() has been called when the device had been started. */
+    int (*load)(struct virtio_device *, struct state_reader *, struct err *);
+    void (*stats)(struct virtio_device *, struct stats_out *); /* beyond the queues'. May be NULL */
+    /* Calls virtio_fini() and frees the rest, the struct too. Called without the lock; the device was drained and reset before. */
+    void (*free)(struct virtio_device *);
 };
 
 struct virtio_state {
@@ -64,6 +66,9 @@ struct virtio_kick {
     struct loop_fd event; /* an eventfd: the doorbell writes it, the loop reads it (later the kernel's ioeventfd) */
     struct virtio_device *dev;
     unsigned queue;
+    atomic_uint rung;     /* doorbells that the loop has not seen yet: all but the first need no wake-up */
+    unsigned held;        /* virtio_hold() */
+    bool reset_under_way; /* of the queue; ends with the last virtio_release() */
 };
 
 /* The first member of a device's own struct. */
@@ -79,6 +84,7 @@ struct virtio_device {
     struct virtq queues[VIRTIO_QUEUES_MAX];
     struct virtio_kick kicks[VIRTIO_QUEUES_MAX];
     pthread_mutex_t lock; /* guards all of the above and the device's own state */
+    bool reset_under_way; /* of the device: status is not 0 before the last virtio_release() */
     struct log_limit complaints;
 
     /* The transport's; set when it is attached. queue -1: the configuration changed. Called with the lock held. */
@@ -87,13 +93,14 @@ struct virtio_device {
 };
 
 /*
- * For a kind's constructor. features: the device's own; ring features and VERSION_1 are added. Every queue is of max_size until changed by
- * virtq_init(). 0 or -errno with a sentence; virtio_fini() undoes it, with the vCPUs standing.
+ * For a kind's constructor. features: the device's own; ring features and VERSION_1 are added. Every queue is of queue_size until changed
+ * by virtq_init(). 0 or -errno with a sentence; virtio_fini() undoes it, with the vCPUs standing, on the loop's thread or while the loop
+ * does not run.
  */
 int virtio_init(struct virtio_device *, const struct virtio_ops *, const struct virtio_env *, const char *label, uint64_t features,
                 unsigned config_size, unsigned queue_count, uint16_t queue_size, struct err *);
 void virtio_fini(struct virtio_device *);
-void virtio_free(struct virtio_device *); /* calls ops->free; NULL is fine */
+void virtio_free(struct virtio_device *); /* drains, resets, calls ops->free; where virtio_fini() may be called. NULL is fine */
 
 static inline bool virtio_has(const struct virtio_device *dev, unsigned feature)
 {
@@ -109,6 +116,15 @@ bool virtio_queue_ready(const struct virtio_device *, unsigned queue);
 int virtio_pop(struct virtio_device *, unsigned queue, struct virtq_chain *);
 /* virtq_publish(), and the interrupt when the driver wants one. */
 void virtio_publish(struct virtio_device *, unsigned queue);
+/*
+ * The host has begun to work on a chain of the queue, and may write to its memory: until as many virtio_release() a reset of the queue or
+ * the device is not finished for the driver, and the queue not ready. So a completion needs no more than:
+ *     if (virtio_queue_ready(dev, queue)) { virtq_push(); virtio_publish(); }
+ *     virtio_release(dev, queue);
+ * Not for what waits inside the device: that is forgotten by reset() and queue_reset().
+ */
+void virtio_hold(struct virtio_device *, unsigned queue);
+void virtio_release(struct virtio_device *, unsigned queue);
 /* The device's configuration changed: generation and interrupt. */
 void virtio_config_changed(struct virtio_device *);
 /* The driver misbehaves: NEEDS_RESET, a configuration interrupt, and a line in the log at most once a second. */
@@ -116,17 +132,28 @@ void virtio_broken(struct virtio_device *, const char *fmt, ...) PRINTF_LIKE(2, 
 
 /* --- for transports; they take the lock --- */
 
-void virtio_doorbell(struct virtio_device *, unsigned queue);   /* any vCPU's thread; takes the lock only with inline work */
-void virtio_set_status(struct virtio_device *, uint8_t status); /* virtio 1.2 3.1.1: 0 resets, FEATURES_OK stays off when refused */
-void virtio_set_driver_features(struct virtio_device *, uint64_t features); /* before FEATURES_OK; checked there */
+/* The driver rang: any vCPU's thread; takes the lock only with inline work. A queue that is none is ignored. */
+void virtio_doorbell(struct virtio_device *, unsigned queue);
+/*
+ * virtio 1.2 3.1.1. 0 resets; the driver sees 0 when it is done. FEATURES_OK stays off when the features cannot be had, and DRIVER_OK
+ * without FEATURES_OK. Bits that are set stay so until a reset.
+ */
+void virtio_set_status(struct virtio_device *, uint8_t status);
+/* Before FEATURES_OK; checked there. Half 0 is bits 0-31, half 1 bits 32-63; there are no others. */
+void virtio_set_driver_features(struct virtio_device *, unsigned half, uint32_t features);
+/* With what is in the queue's state. 0, or -EINVAL when it cannot be done now, or with these values: then the device needs a reset. */
 int virtio_enable_queue(struct virtio_device *, unsigned queue);
+/* Only with VIRTIO_F_RING_RESET. Done when reset_under_way of the queue is false. */
 void virtio_reset_queue(struct virtio_device *, unsigned queue);
-uint64_t virtio_config_read(struct virtio_device *, unsigned off, unsigned size); /* beyond config_size: all ones... of nothing: zeros */
+/* Beyond config_size bytes read as zeros, and writes go nowhere. */
+uint64_t virtio_config_read(struct virtio_device *, unsigned off, unsigned size);
 void virtio_config_write(struct virtio_device *, unsigned off, unsigned size, uint64_t value);
 
-/* --- for the machine --- */
+/* --- for the machine: on the loop's thread or while it does not run, with the vCPUs standing --- */
 
 void virtio_drain(struct virtio_device *);
-int virtio_save(struct virtio_device *, struct state_writer *);
+int virtio_save(struct virtio_device *, struct state_writer *); /* after virtio_drain() */
+/* Into a device made with the same options. A started one goes on. On failure it is in reset. */
 int virtio_load(struct virtio_device *, struct state_reader *, struct err *);
-void virtio_stats(struct virtio_device *, struct stats_out *); /* per queue: kicks, chains, bytes, interrupts sent and suppressed */
+/* Per queue: kicks, chains, bytes, interrupts sent and suppressed; and the kind's own. The group is the label. Any thread. */
+void virtio_stats(struct virtio_device *, struct stats_out *);
