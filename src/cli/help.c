@@ -136,6 +136,18 @@ void help_man(FILE *f)
 
 /* --- completion --- */
 
+static void completion_of(FILE *f, const struct config_option *o)
+{
+    if (o->kind == CONFIG_SWITCH || o->kind == CONFIG_SWITCH_OR_TEXT)
+        return;
+    fprintf(f, "    --%s) ", o->key);
+    if (o->words && *o->words)
+        fprintf(f, "COMPREPLY=($(compgen -W '%s' -- \"$cur\")); ", o->words);
+    else if (o->words)
+        fputs("COMPREPLY=($(compgen -f -- \"$cur\")); ", f);
+    fputs("return ;;\n", f);
+}
+
 void help_completion(FILE *f)
 {
     fputs("# bash completion for umbra\n"
@@ -146,24 +158,11 @@ void help_completion(FILE *f)
           "        return\n"
           "    fi\n"
           "    [ \"${COMP_WORDS[1]}\" = run ] || return\n"
-          "    case $prev in\n"
-          "    --kernel|--initrd|--config) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
-          "    --engine) COMPREPLY=($(compgen -W 'auto soft' -- \"$cur\")); return ;;\n"
-          "    --console) COMPREPLY=($(compgen -W 'tty none file:' -- \"$cur\")); return ;;\n",
+          "    case $prev in\n",
           f);
-    fputs("    ", f);
-    const char *bar = "";
-    for (unsigned i = 0; i < config_option_count; i++) {
-        const struct config_option *o = &config_options[i];
-
-        if (o->kind == CONFIG_SWITCH || o->kind == CONFIG_SWITCH_OR_TEXT || strcmp(o->key, "kernel") == 0 ||
-            strcmp(o->key, "initrd") == 0 || strcmp(o->key, "config") == 0 || strcmp(o->key, "engine") == 0 ||
-            strcmp(o->key, "console") == 0)
-            continue;
-        fprintf(f, "%s--%s", bar, o->key);
-        bar = "|";
-    }
-    fputs(") return ;;\n    esac\n    COMPREPLY=($(compgen -W '--help", f);
+    for (unsigned i = 0; i < config_option_count; i++)
+        completion_of(f, &config_options[i]);
+    fputs("    esac\n    COMPREPLY=($(compgen -W '--help", f);
     for (unsigned i = 0; i < config_option_count; i++)
         fprintf(f, " --%s", config_options[i].key);
     fputs("' -- \"$cur\"))\n}\ncomplete -F _umbra umbra\n", f);

@@ -5,7 +5,44 @@
 #include "base/types.h"
 
 enum config_engine { ENGINE_AUTO, ENGINE_SOFT };
-enum config_console { CONSOLE_TTY, CONSOLE_FILE, CONSOLE_NONE };
+enum config_console { CONSOLE_TTY, CONSOLE_FILE, CONSOLE_NONE, CONSOLE_VIRTIO /* standard input and output, by a virtio console */ };
+enum config_queue_work { QUEUE_WORK_LOOP, QUEUE_WORK_INLINE };
+enum config_disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_THREADS };
+enum config_net_kind { NET_USER, NET_TAP, NET_FD };
+
+#define CONFIG_DISKS_MAX 16
+#define CONFIG_NETS_MAX 8
+#define CONFIG_FORWARDS_MAX 32 /* of one network */
+#define CONFIG_SERIAL_MAX 20   /* characters; what a virtio disk can tell */
+#define CONFIG_QUEUES_MAX 16
+#define CONFIG_IFNAME_MAX 15
+
+struct config_disk {
+    char *path;
+    bool read_only;
+    bool direct;                        /* past the host's page cache */
+    char serial[CONFIG_SERIAL_MAX + 1]; /* "" = none */
+    unsigned queues;
+    uint32_t block_size; /* 512, 4096, or 0: as the host's file asks for */
+    enum config_disk_engine engine;
+};
+
+/* A port of the host that leads into the guest. */
+struct config_forward {
+    bool udp;
+    char host_addr[16]; /* IPv4 */
+    uint16_t host_port, guest_port;
+};
+
+struct config_net {
+    enum config_net_kind kind;
+    char ifname[CONFIG_IFNAME_MAX + 1]; /* NET_TAP */
+    int fd;                             /* NET_FD */
+    struct config_forward *forwards;    /* NET_USER */
+    unsigned forward_count;
+    bool has_mac; /* else config_net_mac() makes one */
+    uint8_t mac[6];
+};
 
 struct config {
     char *name; /* default: "umbra-<pid>" */
@@ -18,14 +55,24 @@ struct config {
     char *append;
     enum config_console console;
     char *console_path; /* CONSOLE_FILE */
+    struct config_disk disks[CONFIG_DISKS_MAX];
+    unsigned disk_count;
+    struct config_net nets[CONFIG_NETS_MAX];
+    unsigned net_count;
+    bool net_none; /* "none" was said, which no other network may stand beside */
+    bool rng;
+    uint64_t rng_rate; /* bytes per second; 0 = no limit */
+    enum config_queue_work queue_work;
     bool no_reboot;
     bool debug_exit;
     bool stats;
     char *stats_path; /* NULL = a table on stderr; a name ending in .json makes JSON */
+
+    uint64_t lists_from_file; /* a bit per row of the table of settings: the first flag of that name replaces what a file listed */
 };
 
 void config_init(struct config *); /* defaults */
-void config_fini(struct config *); /* frees every string */
+void config_fini(struct config *); /* frees all that it points to */
 
 /*
  * Fills from a JSON file; keys are the flags' names ("memory": "1G" or bytes as a number, "no-reboot": true ...).
@@ -33,8 +80,14 @@ void config_fini(struct config *); /* frees every string */
  */
 int config_load_json(struct config *, const char *path, struct err *);
 
-/* One setting by its flag's name, from a string (value NULL for switches). The flag parser and tests use it. */
+/*
+ * One setting by its flag's name, from a string (value NULL for switches). The flag parser and tests use it. A setting that can be repeated
+ * is added to what flags gave before, and replaces what a file gave.
+ */
 int config_set(struct config *, const char *key, const char *value, struct err *);
 
-/* Cross-checks: values that contradict each other or that no machine can have. */
+/* Cross-checks: values that contradict each other or that no machine can have. Looks at disks' files to see whether two are one. */
 int config_validate(const struct config *, struct err *);
+
+/* The MAC address of the index-th network: the given one, or a local one that follows from the VM's name. */
+void config_net_mac(const struct config *, unsigned index, uint8_t mac[6]);

@@ -18,6 +18,8 @@ static const char *const wanted_type[] = {
     [CONFIG_SIZE] = "a string such as \"512M\", or a whole number of bytes",
     [CONFIG_SWITCH] = "true or false",
     [CONFIG_SWITCH_OR_TEXT] = "true, false or the name of a file as a string",
+    [CONFIG_ITEMS] = "true, false, a string or an object",
+    [CONFIG_LIST] = "a string, an object, or an array of those",
 };
 
 static const char *json_type_name(const json_t *value)
@@ -97,6 +99,86 @@ static unsigned key_line(const char *text, const char *key)
     return 1; /* the key was written with escapes */
 }
 
+/* One member of an object. Booleans are keys alone, or left out; a key that may come several times has an array of strings. */
+static int add_member(struct config_items *items, const char *key, const json_t *value, struct err *why)
+{
+    size_t i;
+    int error;
+
+    switch (json_typeof(value)) {
+    case JSON_TRUE: return config_items_add(items, key, NULL, why);
+    case JSON_FALSE: return 0;
+    case JSON_STRING: return config_items_add(items, key, json_string_value(value), why);
+    case JSON_INTEGER:
+        error = config_items_add(items, key, NULL, why);
+        if (!error) {
+            struct config_item *item = &items->item[items->count - 1];
+
+            snprintf(item->number, sizeof(item->number), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+            item->value = item->number;
+        }
+        return error;
+    case JSON_ARRAY:
+        for (i = 0; i < json_array_size(value); i++) {
+            const json_t *one = json_array_get(value, i);
+
+            if (!json_is_string(one))
+                return err_set(why, EINVAL, "needs strings in the array \"%.60s\", not %s", key, json_type_name(one));
+            error = config_items_add(items, key, json_string_value(one), why);
+            if (error)
+                return error;
+        }
+        return 0;
+    default: return err_set(why, EINVAL, "cannot have %s as \"%.60s\"", json_type_name(value), key);
+    }
+}
+
+/* An option of items from a string or an object; the caller has looked at the type. */
+static int apply_items(struct config *c, const struct config_option *option, const json_t *value, struct err *why)
+{
+    struct config_items items = {0};
+    const char *key;
+    json_t *member;
+    int error = 0;
+
+    if (json_is_string(value)) {
+        error = config_items_split(&items, json_string_value(value), option->first, why);
+    } else if (json_is_boolean(value)) {
+        error = config_items_add(&items, json_is_true(value) ? "on" : "off", NULL, why);
+    } else {
+        json_object_foreach((json_t *)value, key, member)
+        {
+            error = add_member(&items, key, member, why);
+            if (error)
+                break;
+        }
+    }
+    if (!error)
+        error = option->set_items(c, &items, why);
+    config_items_fini(&items);
+    return error;
+}
+
+/* The file's list takes the place of the one before. */
+static int apply_list(struct config *c, const struct config_option *option, const json_t *value, struct err *why)
+{
+    size_t count = json_is_array(value) ? json_array_size(value) : 1;
+    int error = 0;
+
+    option->clear(c);
+    c->lists_from_file |= BIT(option - config_options);
+    for (size_t i = 0; i < count && !error; i++) {
+        const json_t *one = json_is_array(value) ? json_array_get(value, i) : value;
+
+        if (json_is_string(one) || json_is_object(one))
+            error = apply_items(c, option, one, why);
+        else
+            error = err_set(why, EINVAL, "must be %s, not %s", wanted_type[CONFIG_LIST],
+                            json_is_array(value) ? "an array of something else" : json_type_name(one));
+    }
+    return error;
+}
+
 /* 0, -EINVAL for a wrong type, or what the setter says. */
 static int apply(struct config *c, const struct config_option *option, const json_t *value, struct err *why)
 {
@@ -104,6 +186,10 @@ static int apply(struct config *c, const struct config_option *option, const jso
     bool number_allowed = option->kind == CONFIG_NUMBER || option->kind == CONFIG_SIZE;
     bool switch_allowed = option->kind == CONFIG_SWITCH || option->kind == CONFIG_SWITCH_OR_TEXT;
 
+    if (option->kind == CONFIG_LIST)
+        return apply_list(c, option, value, why);
+    if (option->kind == CONFIG_ITEMS && (json_is_string(value) || json_is_object(value) || json_is_boolean(value)))
+        return apply_items(c, option, value, why);
     if (json_is_string(value) && text_allowed)
         return option->set(c, true, json_string_value(value), why);
     if (json_is_boolean(value) && switch_allowed)

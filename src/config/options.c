@@ -107,14 +107,56 @@ static int set_console(struct config *c, bool on, const char *value, struct err 
         c->console = CONSOLE_TTY;
     } else if (strcmp(value, "none") == 0) {
         c->console = CONSOLE_NONE;
+    } else if (strcmp(value, "virtio") == 0) {
+        c->console = CONSOLE_VIRTIO;
     } else if (strncmp(value, "file:", 5) == 0) {
         int error = set_path(&c->console_path, value + 5, why);
         if (error)
             return error;
         c->console = CONSOLE_FILE; /* never without a path */
     } else {
-        return err_set(why, EINVAL, "must be tty, none or file:PATH, not '%.100s'", value);
+        return err_set(why, EINVAL, "must be tty, virtio, none or file:PATH, not '%.100s'", value);
     }
+    return 0;
+}
+
+static int set_rng(struct config *c, const struct config_items *items, struct err *why)
+{
+    bool on = false, off = false;
+    uint64_t rate = 0;
+    int error = config_items_once(items, NULL, why);
+
+    for (unsigned i = 0; i < items->count && !error; i++) {
+        const struct config_item *item = &items->item[i];
+
+        if (strcmp(item->key, "on") == 0)
+            error = config_item_switch(item, &on, why);
+        else if (strcmp(item->key, "off") == 0)
+            error = config_item_switch(item, &off, why);
+        else if (strcmp(item->key, "rate") != 0)
+            error = err_set(why, EINVAL, "must be on, off or on,rate=SIZE, not '%.60s'", item->key);
+        else if (config_parse_size(item->value ? item->value : "", &rate) != 0 || rate == 0 || rate > GIB(1))
+            error = err_set(why, EINVAL, "needs bytes per second, such as 4K and up to 1G, for 'rate', not '%.60s'",
+                            item->value ? item->value : "");
+    }
+    if (error)
+        return error;
+    if (off && (on || rate))
+        return err_set(why, EINVAL, "cannot be off and have other settings");
+    c->rng = !off;
+    c->rng_rate = rate;
+    return 0;
+}
+
+static int set_queue_work(struct config *c, bool on, const char *value, struct err *why)
+{
+    (void)on;
+    if (strcmp(value, "loop") == 0)
+        c->queue_work = QUEUE_WORK_LOOP;
+    else if (strcmp(value, "inline") == 0)
+        c->queue_work = QUEUE_WORK_INLINE;
+    else
+        return err_set(why, EINVAL, "must be loop or inline, not '%.100s'", value);
     return 0;
 }
 
@@ -147,23 +189,45 @@ static int set_stats(struct config *c, bool on, const char *value, struct err *w
 }
 
 const struct config_option config_options[] = {
-    {"name", CONFIG_TEXT, "N", "a name for the VM, as ps and the statistics show it\n(default: umbra-PID)", set_name},
+    {"name", CONFIG_TEXT, "N", "a name for the VM, as ps and the statistics show it\n(default: umbra-PID)", .set = set_name},
     {"engine", CONFIG_TEXT, "auto|soft", "who runs the guest's instructions (default: auto; 'umbra probe'\nsays what auto picks)",
-     set_engine},
-    {"cpus", CONFIG_NUMBER, "N", "the number of CPUs; the software engine has 1 (default: 1)", set_cpus},
+     .set = set_engine, .words = "auto soft"},
+    {"cpus", CONFIG_NUMBER, "N", "the number of CPUs; the software engine has 1 (default: 1)", .set = set_cpus},
     {"memory", CONFIG_SIZE, "SIZE[,shared]",
-     "the guest's RAM: 512M, 1G, 2048K or bytes (default: 512M);\nshared: as a memfd that other processes can map", set_memory},
-    {"kernel", CONFIG_TEXT, "FILE", "the kernel: bzImage, ELF vmlinux (64-bit or PVH) or multiboot;\nrequired", set_kernel},
-    {"initrd", CONFIG_TEXT, "FILE", "the initial RAM disk; for multiboot the module", set_initrd},
-    {"append", CONFIG_TEXT, "STRING", "the kernel's command line; Linux needs console=ttyS0 in it", set_append},
-    {"console", CONFIG_TEXT, "tty|file:PATH|none",
-     "where the serial console goes: standard input and output\n(default), a file (output only), or nowhere", set_console},
-    {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", set_no_reboot},
-    {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1", set_debug_exit},
+     "the guest's RAM: 512M, 1G, 2048K or bytes (default: 512M);\nshared: as a memfd that other processes can map", .set = set_memory},
+    {"kernel", CONFIG_TEXT, "FILE", "the kernel: bzImage, ELF vmlinux (64-bit or PVH) or multiboot;\nrequired", .set = set_kernel,
+     .words = CONFIG_FILES},
+    {"initrd", CONFIG_TEXT, "FILE", "the initial RAM disk; for multiboot the module", .set = set_initrd, .words = CONFIG_FILES},
+    {"append", CONFIG_TEXT, "STRING", "the kernel's command line; Linux needs console=ttyS0 in it, or\nconsole=hvc0 for --console virtio",
+     .set = set_append},
+    {"console", CONFIG_TEXT, "tty|virtio|file:PATH|none",
+     "standard input and output are the serial console (tty, the\ndefault) or a virtio console (virtio), which follows the\n"
+     "window's size; or the serial console goes to a file (output\nonly), or nowhere",
+     .set = set_console, .words = "tty virtio none file:"},
+    {"disk", CONFIG_LIST, "PATH[,SETTING]...",
+     "a virtio disk: a raw image or block device; up to 16 times.\nro: read-only; direct: past the host's page cache;\n"
+     "serial=S: up to 20 characters; queues=N: 1 to 16 (default: 1);\nblock-size=512|4096; engine=auto|io_uring|threads: who does\n"
+     "the host's I/O; a comma in PATH is written twice",
+     .words = CONFIG_FILES, .set_items = config_add_disk, .first = "path", .clear = config_clear_disks},
+    {"net", CONFIG_LIST, "KIND[,SETTING]...",
+     "a virtio network interface; up to 8 times. KIND is user: a\nnetwork of umbra's own, which needs no privileges; tap=IFNAME;\n"
+     "fd=N: a tap that is open already; or none (default: none).\nhostfwd=tcp:[HOSTADDR:]HOSTPORT:GUESTPORT (or udp:...), with\n"
+     "user and as often as wanted: a port of the host leads into the\nguest (HOSTADDR: 127.0.0.1); mac=XX:XX:XX:XX:XX:XX",
+     .words = "user none tap= fd=", .set_items = config_add_net, .clear = config_clear_nets},
+    {"rng", CONFIG_ITEMS, "off|on[,rate=SIZE]",
+     "a virtio source of random numbers, from the host's getrandom\n(default: on); rate: at most so many bytes per second",
+     .words = "on off", .set_items = set_rng},
+    {"queue-work", CONFIG_TEXT, "loop|inline", "who does the work of virtio queues: the I/O thread (default),\nor the CPU that asks for it",
+     .set = set_queue_work, .words = "loop inline"},
+    {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", .set = set_no_reboot},
+    {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1",
+     .set = set_debug_exit},
     {"stats", CONFIG_SWITCH_OR_TEXT, "FILE",
-     "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", set_stats},
-    {"config", CONFIG_INCLUDE, "FILE.json", "read settings from a JSON object whose keys are these flags'\nnames; flags win over the file",
-     NULL},
+     "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", .set = set_stats},
+    {"config", CONFIG_INCLUDE, "FILE.json",
+     "read settings from a JSON object whose keys are these flags'\nnames; flags win over the file. What can be repeated is an array\n"
+     "there; what has commas may be an object, as {\"path\": \"d.img\",\n\"ro\": true}",
+     .words = CONFIG_FILES},
 };
 const unsigned config_option_count = ARRAY_SIZE(config_options);
 
@@ -177,7 +241,7 @@ const struct config_option *config_option_find(const char *key)
 
 void config_init(struct config *c)
 {
-    *c = (struct config){.engine = ENGINE_AUTO, .cpus = 1, .memory = MIB(512), .console = CONSOLE_TTY};
+    *c = (struct config){.engine = ENGINE_AUTO, .cpus = 1, .memory = MIB(512), .console = CONSOLE_TTY, .rng = true};
     if (asprintf(&c->name, "umbra-%d", (int)getpid()) < 0)
         c->name = NULL; /* config_validate() finds it missing */
 }
@@ -190,7 +254,25 @@ void config_fini(struct config *c)
     free(c->append);
     free(c->console_path);
     free(c->stats_path);
+    config_clear_disks(c);
+    config_clear_nets(c);
     *c = (struct config){0};
+}
+
+static int set_items(struct config *c, const struct config_option *option, const char *value, struct err *why)
+{
+    uint64_t from_file = BIT(option - config_options);
+    struct config_items items;
+    int error = config_items_split(&items, value, option->first, why);
+
+    if (!error && c->lists_from_file & from_file) {
+        option->clear(c);
+        c->lists_from_file &= ~from_file;
+    }
+    if (!error)
+        error = option->set_items(c, &items, why);
+    config_items_fini(&items);
+    return error;
 }
 
 int config_set(struct config *c, const char *key, const char *value, struct err *e)
@@ -207,6 +289,6 @@ int config_set(struct config *c, const char *key, const char *value, struct err 
         return err_set(e, EINVAL, "--%s needs a value: --%s %s", key, key, option->value);
     if (option->kind == CONFIG_INCLUDE)
         return config_load_json(c, value, e);
-    error = option->set(c, true, value, &why);
+    error = option->set ? option->set(c, true, value, &why) : set_items(c, option, value, &why);
     return error ? err_set(e, -error, "--%s %s", key, why.text) : 0;
 }

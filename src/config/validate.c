@@ -25,7 +25,7 @@ static int check_memory(uint64_t memory, struct err *e)
         return err_set(e, EINVAL, "memory of %s%s is too little: a machine needs at least %s, and Linux some 128M", have,
                        memory < 1024 ? " bytes" : "", config_size_text(CONFIG_MEMORY_MIN, limit));
     if (memory > CONFIG_MEMORY_MAX)
-        return err_set(e, EINVAL, "memory of %s is too much: a machine can have at most %s", have,
+        return err_set(e, EINVAL, "memory of %s is too much: a machine can have at most %s, below the addresses of PCI devices", have,
                        config_size_text(CONFIG_MEMORY_MAX, limit));
     if (memory & PAGE_MASK)
         return err_set(e, EINVAL, "memory of %s bytes is not a whole number of pages: make it a multiple of 4K", have);
@@ -47,5 +47,6 @@ int config_validate(const struct config *c, struct err *e)
     if (c->console == CONSOLE_FILE && c->stats && c->stats_path && strcmp(c->console_path, c->stats_path) == 0)
         return err_set(e, EINVAL, "the console and the statistics cannot both be written to %.200s: give --stats another file",
                        c->stats_path);
-    return 0;
+    error = config_check_disks(c, e);
+    return error ? error : config_check_nets(c, e);
 }

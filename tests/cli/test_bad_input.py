@@ -61,7 +61,7 @@ def test_usage_errors_have_status_2_and_say_what_is_wrong(umbra, args, words):
     refused(umbra(*args), USAGE, *words)
 
 
-@pytest.mark.parametrize("flag", ["disk", "net", "smp", "vfio", "vhost", "snapshot", "api", "share", "balloon", "vsock"])
+@pytest.mark.parametrize("flag", ["smp", "vfio", "vhost", "snapshot", "api", "share", "balloon", "vsock"])
 def test_flags_that_this_version_does_not_have_are_refused(umbra, kernel, flag):
     refused(umbra("run", "--kernel", kernel(guests.POWER_OFF), f"--{flag}", "x"), USAGE, f"--{flag}")
 

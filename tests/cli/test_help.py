@@ -6,7 +6,8 @@ import pytest
 
 from conftest import BINARY
 
-OPTIONS = ["name", "engine", "cpus", "memory", "kernel", "initrd", "append", "console", "no-reboot", "debug-exit", "stats", "config"]
+OPTIONS = ["name", "engine", "cpus", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
+           "no-reboot", "debug-exit", "stats", "config"]
 
 
 def text(umbra, *args):
@@ -77,6 +78,8 @@ def test_completion_offers_commands_options_and_values(umbra, tmp_path):
     assert complete(tmp_path, script, "umbra", "run", "--") == ["--help"] + [f"--{o}" for o in OPTIONS]
     assert complete(tmp_path, script, "umbra", "run", "--no") == ["--no-reboot"]
     assert complete(tmp_path, script, "umbra", "run", "--engine", "s") == ["soft"]
+    assert complete(tmp_path, script, "umbra", "run", "--net", "ta") == ["tap="]
+    assert "umbra.bash" in complete(tmp_path, script, "umbra", "run", "--disk", "umb")
     assert complete(tmp_path, script, "umbra", "run", "--memory", "") == []
     (tmp_path / "vmlinuz").touch()
     assert complete(tmp_path, script, "umbra", "run", "--kernel", "vm") == ["vmlinuz"]

@@ -19,6 +19,11 @@ static void check(struct config *c, int error, const struct err *e)
     BUG_ON(error && !e->text[0]);
     BUG_ON(memchr(e->text, '\0', sizeof(e->text)) == NULL);
     BUG_ON(c->console == CONSOLE_FILE && !c->console_path);
+    BUG_ON(c->disk_count > CONFIG_DISKS_MAX || c->net_count > CONFIG_NETS_MAX);
+    for (unsigned i = 0; i < c->disk_count; i++)
+        BUG_ON(!c->disks[i].path[0] || c->disks[i].queues < 1 || c->disks[i].queues > CONFIG_QUEUES_MAX);
+    for (unsigned i = 0; i < c->net_count; i++)
+        BUG_ON((c->nets[i].forward_count != 0) != (c->nets[i].forwards != NULL) || c->nets[i].mac[0] & 1);
     if (config_validate(c, &why) != 0) {
         BUG_ON(!why.text[0]);
         return;

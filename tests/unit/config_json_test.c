@@ -129,8 +129,8 @@ static void a_wrong_type_is_named_with_the_wanted_one(void **state)
                                         "true or false", "a string"};
     /* Which of the values a kind takes, by position. */
     static const char *const taken[] = {
-        [CONFIG_TEXT] = "......x",   [CONFIG_NUMBER] = "...x...",         [CONFIG_SIZE] = "...x..x",
-        [CONFIG_SWITCH] = ".....x.", [CONFIG_SWITCH_OR_TEXT] = ".....xx",
+        [CONFIG_TEXT] = "......x",           [CONFIG_NUMBER] = "...x...", [CONFIG_SIZE] = "...x..x", [CONFIG_SWITCH] = ".....x.",
+        [CONFIG_SWITCH_OR_TEXT] = ".....xx", [CONFIG_ITEMS] = "..x..xx",  [CONFIG_LIST] = ".xx...x",
     };
 
     for (unsigned i = 0; i < config_option_count; i++) {
@@ -165,7 +165,7 @@ static void a_bad_value_is_refused_as_for_the_flag(void **state)
 
 static void unknown_keys_are_refused_with_their_line(void **state)
 {
-    refused(*state, "{\"memory\": \"1G\",\n \"disk\": \"x\"}", 2, "unknown key \"disk\"");
+    refused(*state, "{\"memory\": \"1G\",\n \"disks\": \"x\"}", 2, "unknown key \"disks\"");
     refused(*state, "{\"\": 1}", 1, "unknown key \"\"");
     refused(*state, "{\"Kernel\": \"x\"}", 1, "unknown key \"Kernel\"");
     refused(*state, "{\"config\": \"other.json\"}", 1, "unknown key \"config\""); /* a file includes no file */
