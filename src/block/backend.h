@@ -36,11 +36,6 @@ struct block_ops {
     /* Any thread, several at once; returns soon. A flush that is done() makes durable every write that was done() before it was submitted. */
     void (*submit)(struct block_backend *, struct block_request *);
     void (*flush_submissions)(struct block_backend *); /* after a batch of submit(), which may have been held back. Any thread */
-    /*
-     * Any thread, when nobody submits: returns when no request touches the disk or its buffers any more. Their done() may still be to come,
-     * and are not called from here, so that the caller may hold a lock that done() takes.
-     */
-    void (*quiesce)(struct block_backend *);
     /* Returns when no request is under way: their done() have been called, on this thread, which is the loop's. */
     void (*drain)(struct block_backend *);
     void (*free)(struct block_backend *); /* after drain() */

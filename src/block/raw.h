@@ -22,8 +22,7 @@ struct raw_list {
 /*
  * Theory of operation. A request is a series of host calls: raw_begin() gives the first one, raw_continue() takes the result of one and gives
  * the next, so that short transfers, fallbacks and bounce buffers are written once for both engines. A request that needs no further call
- * goes to the finished list, from any thread and under the lock; the eventfd then brings the loop's thread to call done(). From then on the
- * request is out of flight: quiesce() waits only for that, drain() also delivers.
+ * goes to the finished list, from any thread and under the lock; the eventfd then brings the loop's thread to call done().
  */
 struct raw {
     struct block_backend backend;

@@ -78,10 +78,9 @@ static void flush_submissions(struct block_backend *backend)
     (void)backend;
 }
 
-static void quiesce(struct block_backend *backend)
+/* Until nothing is in flight. */
+static void wait_idle(struct threads *t)
 {
-    struct threads *t = container_of(backend, struct threads, raw.backend);
-
     pthread_mutex_lock(&t->raw.lock);
     while (t->raw.in_flight)
         pthread_cond_wait(&t->idle, &t->raw.lock);
@@ -93,7 +92,7 @@ static void drain(struct block_backend *backend)
     struct threads *t = container_of(backend, struct threads, raw.backend);
 
     do
-        quiesce(backend);
+        wait_idle(t);
     while (raw_deliver(&t->raw)); /* done() may have submitted more */
 }
 
@@ -152,7 +151,6 @@ static const struct block_ops threads_ops = {
     .name = "threads",
     .submit = submit,
     .flush_submissions = flush_submissions,
-    .quiesce = quiesce,
     .drain = drain,
     .free = threads_free,
 };

@@ -17,7 +17,8 @@
 /*
  * Theory of operation. One lock (raw.lock) guards the ring's both ends. submit() and every further call of a request go to the submission
  * queue when there is room, else to `waiting`; no more than RING_ENTRIES are with the kernel, so that the completion queue cannot overflow and
- * bounce buffers stay few. Whoever reaps, the loop's thread or one that waits in quiesce(), continues the requests and finishes them.
+ * bounce buffers stay few. The loop's thread reaps: it continues the
+ * requests and finishes them.
  */
 struct uring {
     struct raw raw;
@@ -127,18 +128,15 @@ static void flush_submissions(struct block_backend *backend)
     pthread_mutex_unlock(&u->raw.lock);
 }
 
-static void quiesce(struct block_backend *backend)
+/* Until nothing is in flight. */
+static void wait_idle(struct uring *u)
 {
-    struct uring *u = container_of(backend, struct uring, raw.backend);
-
     pthread_mutex_lock(&u->raw.lock);
     while (u->raw.in_flight) {
         enter(u);
         if (!reap(u) && u->in_kernel)
             io_uring_submit_and_wait(&u->ring, 1);
     }
-    if (u->raw.finished.first)
-        raw_wake(&u->raw);
     pthread_mutex_unlock(&u->raw.lock);
 }
 
@@ -147,7 +145,7 @@ static void drain(struct block_backend *backend)
     struct uring *u = container_of(backend, struct uring, raw.backend);
 
     do
-        quiesce(backend);
+        wait_idle(u);
     while (raw_deliver(&u->raw)); /* done() may have submitted more */
 }
 
@@ -191,7 +189,6 @@ static const struct block_ops uring_ops = {
     .name = "io_uring",
     .submit = submit,
     .flush_submissions = flush_submissions,
-    .quiesce = quiesce,
     .drain = drain,
     .free = uring_free,
 };
