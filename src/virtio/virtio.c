@@ -205,7 +205,7 @@ int virtio_pop(struct virtio_device *dev, unsigned queue, struct virtq_chain *ch
         return 0;
     rc = virtq_pop(&dev->queues[queue], chain);
     if (rc < 0)
-        virtio_broken(dev, "queue %u: %s", queue, dev->queues[queue].why);
+        virtio_broken(dev, "on queue %u it %s", queue, dev->queues[queue].why);
     return rc;
 }
 
@@ -338,7 +338,7 @@ int virtio_enable_queue(struct virtio_device *dev, unsigned queue)
     } else if (may_enable(dev, queue)) {
         rc = virtq_enable(&dev->queues[queue], dev->state.driver_features);
         if (rc)
-            virtio_broken(dev, "queue %u cannot be enabled: %s", queue, dev->queues[queue].why);
+            virtio_broken(dev, "for queue %u it %s", queue, dev->queues[queue].why);
     } else {
         log_guest(&dev->complaints, "the driver of %s enables queue %u at the wrong time (status %#x)", dev->label, queue,
                   (unsigned)dev->state.status);
@@ -394,6 +394,23 @@ void virtio_drain(struct virtio_device *dev)
     pthread_mutex_unlock(&dev->lock);
 }
 
+/*
+ * A queue at rest has no chains out. That of a device which needs a reset may have lost some, with whatever was wrong; they will never come
+ * back, and its positions mean nothing any more.
+ */
+static int save_queue(const struct virtio_device *dev, unsigned queue, struct state_writer *w)
+{
+    struct virtq copy = dev->queues[queue];
+    struct virtq_state *s = &copy.state;
+
+    if (dev->state.status & VIRTIO_STATUS_NEEDS_RESET) {
+        copy.in_use = 0;
+        s->used_index = s->published_index = s->avail_index;
+        s->used_wrap = s->published_wrap = s->avail_wrap;
+    }
+    return virtq_save(&copy, w);
+}
+
 int virtio_save(struct virtio_device *dev, struct state_writer *w)
 {
     struct saved saved;
@@ -409,7 +426,7 @@ int virtio_save(struct virtio_device *dev, struct state_writer *w)
     };
     rc = state_save(&desc, &saved, w);
     for (unsigned q = 0; q < dev->queue_count && !rc; q++)
-        rc = virtq_save(&dev->queues[q], w);
+        rc = save_queue(dev, q, w);
     if (!rc && dev->ops->save)
         rc = dev->ops->save(dev, w);
     pthread_mutex_unlock(&dev->lock);
