@@ -148,8 +148,8 @@ static void kicks(struct virtq *q)
     if (!ring_has_event_idx(q)) {
         store16(used_at(q, RING_FLAGS), q->state.kicks_off ? USED_NO_NOTIFY : 0);
         used_written(q, RING_FLAGS, 2);
-    } else if (!q->state.kicks_off) { /* when off: the index stays behind, and is not reached for 65536 chains */
-        store16(used_at(q, event), q->state.avail_index);
+    } else { /* off: at one that has been shown, and so is 65535 chains away */
+        store16(used_at(q, event), (uint16_t)(q->state.avail_index - q->state.kicks_off));
         used_written(q, event, 2);
     }
 }
