@@ -91,6 +91,11 @@ static inline bool driver_has_event_idx(const struct virtq_driver *d)
     return d->features >> VIRTIO_F_EVENT_IDX & 1;
 }
 
+static inline void driver_barrier(void)
+{
+    __asm__ volatile("mfence" : : : "memory");
+}
+
 static inline void *driver_at(const struct virtq_driver *d, gpa_t gpa)
 {
     void *p = mem_hva(d->mem, gpa, 1);
@@ -338,7 +343,7 @@ static inline bool driver_show(struct virtq_driver *d)
         driver_put16(d, d->driver + 2, d->next);
     d->shown = d->next;
     d->shown_wrap = d->wrap;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* shown, before the device's wish is read */
+    driver_barrier(); /* shown, before the device's wish is read */
     return driver_wants_kick(d, old, old_wrap);
 }
 
@@ -379,7 +384,7 @@ static inline bool driver_set_interrupts(struct virtq_driver *d, bool on)
     d->interrupts = on;
     if (on) {
         driver_interrupt_after(d, 0);
-        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* asked for, before the ring is looked at again */
+        driver_barrier(); /* asked for, before the ring is looked at again */
         return driver_has_used(d);
     }
     if (driver_is_packed(d))

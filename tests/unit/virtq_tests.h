@@ -157,7 +157,7 @@ static void a_request_goes_out_and_its_answer_comes_back(void **state)
 
     for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
         for (unsigned indirect = DRIVER_DIRECT; indirect <= DRIVER_MIXED_TABLE; indirect++) {
-            if (indirect == DRIVER_MIXED_TABLE && FORMAT)
+            if (indirect == DRIVER_MIXED_TABLE && FORMAT != 0)
                 continue;
             start(f, 64, INDIRECT | (event_idx ? EVENT_IDX : 0));
             f->d.indirect = indirect;
