@@ -1,16 +1,17 @@
 #!/bin/sh
-# Installs what is missing of a group's Debian packages: tools/deps.sh build|guest|test
+# Installs what is missing of a group's Debian packages: tools/deps.sh build|guest|image|test
 #
 # Asks dpkg first, so that it costs nothing where all is there. Without root it uses sudo, or says what to type.
 set -eu
 
 case ${1-} in
 build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev liburing-dev libslirp-dev acpica-tools" ;;
-guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils" ;;
+guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils e2fsprogs" ;;
+image) packages="mmdebstrap debian-archive-keyring fakeroot uidmap openssh-client" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
-    busybox-static procps util-linux" ;;
+    busybox-static procps util-linux iproute2 openssh-client fio" ;;
 *)
-    echo "usage: tools/deps.sh build|guest|test" >&2
+    echo "usage: tools/deps.sh build|guest|image|test" >&2
     exit 2
     ;;
 esac
