@@ -1,4 +1,4 @@
-/* Bytes between the serial console and the host: nothing here blocks, and a host end that goes away ends no guest. */
+/* Bytes between the guest's consoles and the host: nothing here blocks, and a host end that goes away ends no guest. */
 #include "cli/console.h"
 
 #include <errno.h>
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #define READ_BYTES 1024
 #define LOOK_NS (NS_PER_SEC / 4)
 #define FLUSH_NS (2 * NS_PER_SEC)
+#define CTRL_O 0x0f       /* what Linux takes for a break on a console that has none */
 #define CAREFUL_BYTES 256 /* what a terminal or pipe that says POLLOUT takes without blocking */
 
 /* --- output --- */
@@ -79,13 +81,21 @@ static void out_ready(struct loop_fd *fd, uint32_t events)
     loop_remove_fd(c->loop, &c->out);
     c->out_watched = false;
     uart16550_out_ready(c->uart);
+    if (c->virtio)
+        virtio_console_out_ready(c->virtio);
+}
+
+/* What could not be written yet. */
+static size_t drain(struct console *c)
+{
+    return uart16550_drain(c->uart) + (c->virtio ? virtio_console_drain(c->virtio) : 0);
 }
 
 void console_flush(struct console *c)
 {
     uint64_t now, deadline = clock_monotonic_ns() + FLUSH_NS;
 
-    while (uart16550_drain(c->uart) && c->out.fd >= 0 && (now = clock_monotonic_ns()) < deadline) {
+    while (drain(c) && c->out.fd >= 0 && (now = clock_monotonic_ns()) < deadline) {
         struct pollfd p = {.fd = c->out.fd, .events = POLLOUT};
 
         if (poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1) < 0 && errno != EINTR)
@@ -128,7 +138,7 @@ static void in_close(struct console *c)
 
 static void push_bytes(struct console *c, size_t count)
 {
-    size_t taken = uart16550_receive(c->uart, c->pending, count);
+    size_t taken = c->virtio ? virtio_console_receive(c->virtio, c->pending, count) : uart16550_receive(c->uart, c->pending, count);
 
     c->pending_count -= taken;
     memmove(c->pending, c->pending + taken, c->pending_count);
@@ -158,6 +168,10 @@ static void take_keys(struct console *c, const uint8_t *keys, size_t n)
 
         if (!c->escapes)
             byte = keys[i];
+        if (action == ESCAPE_BREAK && c->virtio) {
+            action = ESCAPE_BYTE;
+            byte = CTRL_O;
+        }
         if (action == ESCAPE_BYTE) {
             if (c->pending_count < CONSOLE_PENDING)
                 c->pending[c->pending_count++] = byte;
@@ -267,7 +281,8 @@ int console_init(struct console *c, const struct config *config, struct loop *lo
             return err_set(e, errno, "cannot write the console to %.300s: %s", config->console_path, strerror(errno));
         c->out_owned = true;
         return 0;
-    case CONSOLE_TTY: break;
+    case CONSOLE_TTY:
+    case CONSOLE_VIRTIO: break;
     }
     open_standard_output(c);
     c->in.fd = STDIN_FILENO;
@@ -289,17 +304,32 @@ void console_fini(struct console *c)
     terminal_restore();
 }
 
-struct uart16550_host console_host(struct console *c)
+struct machine_consoles console_hosts(struct console *c, const struct config *config)
 {
-    /* People see what became of what they type; a file is typed as a whole, before the guest has a driver. */
-    return (struct uart16550_host){.opaque = c, .out = console_out, .room = console_room, .waits_for_rts = !terminal_is_there()};
+    bool virtio = config->console == CONSOLE_VIRTIO;
+
+    return (struct machine_consoles){
+        /* People see what became of what they type; a file is typed as a whole, before the guest has a driver. */
+        .serial = {.opaque = c, .out = console_out, .room = virtio ? NULL : console_room, .waits_for_rts = !terminal_is_there()},
+        .virtio = {.opaque = c, .out = console_out, .room = console_room},
+    };
 }
 
-int console_start(struct console *c, struct uart16550 *uart, struct err *e)
+void console_resized(struct console *c)
+{
+    struct winsize size;
+
+    if (c->virtio && (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0))
+        virtio_console_resize(c->virtio, size.ws_col, size.ws_row);
+}
+
+int console_start(struct console *c, struct machine *machine, struct err *e)
 {
     int error;
 
-    c->uart = uart;
+    c->uart = &machine->uart;
+    c->virtio = machine->virtio_console;
+    console_resized(c);
     if (c->in.fd < 0)
         return 0;
     error = loop_add_fd(c->loop, &c->in);
@@ -323,4 +353,5 @@ void console_resume(struct console *c)
 {
     if (c->in.fd >= 0 && terminal_is_there())
         to_foreground(c);
+    console_resized(c);
 }

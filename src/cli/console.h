@@ -1,19 +1,18 @@
-/* The host's end of the serial console: standard input and output, a file, or nothing. */
+/* The host's end of the guest's consoles, serial and virtio: standard input and output, a file, or nothing. */
 #pragma once
 
-#include "chipset/uart16550.h"
 #include "cli/escape.h"
-#include "config/config.h"
-#include "event/loop.h"
+#include "machine/machine.h"
 
 #define CONSOLE_PENDING 4096
 
 struct console {
     struct loop *loop;
     struct uart16550 *uart;
-    struct loop_fd in, out; /* fd -1: none */
-    bool in_watched;        /* in is in the loop's set */
-    bool in_pollable;       /* a file or /dev/null is not: it is read whenever there is room */
+    struct virtio_device *virtio; /* input goes there, and output comes from both; NULL: the serial console has all */
+    struct loop_fd in, out;       /* fd -1: none */
+    bool in_watched;              /* in is in the loop's set */
+    bool in_pollable;             /* a file or /dev/null is not: it is read whenever there is room */
     bool out_watched;
     bool out_owned;         /* ours to close */
     bool out_may_block;     /* no descriptor of its own that does not block: ask before each write */
@@ -37,11 +36,14 @@ int console_init(struct console *, const struct config *, struct loop *, void (*
                  struct err *);
 void console_fini(struct console *); /* the terminal is as before */
 
-/* What the UART calls, from console_start() on, which begins to read input for it. */
-struct uart16550_host console_host(struct console *);
-int console_start(struct console *, struct uart16550 *, struct err *);
+/* What the machine's consoles call, from console_start() on, which begins to read input for them. */
+struct machine_consoles console_hosts(struct console *, const struct config *);
+int console_start(struct console *, struct machine *, struct err *);
 
-/* The VM has ended: what the UART still holds is written, as long as somebody takes it. Gives up after FLUSH_NS. */
+/* The terminal's window may have another size now: a virtio console is told. */
+void console_resized(struct console *);
+
+/* The VM has ended: what the devices still hold is written, as long as somebody takes it. Gives up after FLUSH_NS. */
 void console_flush(struct console *);
 
 /* Around a stop of the whole process (SIGTSTP, SIGCONT), or a look at the terminal as others use it. */

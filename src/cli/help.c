@@ -20,7 +20,10 @@ static const char standard_input[] = "The serial console is standard input and o
                                      "what it holds is typed into the guest once that raises RTS, as every driver\n"
                                      "does; there is no escape key then, and at its end the guest goes on.\n"
                                      "A serial line does not tell the window's size: in the guest, 'resize' asks the\n"
-                                     "terminal for it (the default guest does so by itself).\n";
+                                     "terminal for it (the default guest does so by itself).\n"
+                                     "With --console virtio the window's size follows by itself; what the guest\n"
+                                     "prints on its serial port is shown too, and Ctrl-a b sends a Ctrl-o, which\n"
+                                     "Linux takes for a break there.\n";
 
 void help_umbra(FILE *f)
 {

@@ -172,6 +172,8 @@ static void on_signal(struct loop_fd *fd, uint32_t events)
         raise(SIGSTOP);
     } else if (info.ssi_signo == SIGCONT) { /* whatever stopped us: a shell may have changed the terminal */
         console_resume(&r->console);
+    } else if (info.ssi_signo == SIGWINCH) {
+        console_resized(&r->console);
     } else {
         char text[64];
 
@@ -183,7 +185,7 @@ static void on_signal(struct loop_fd *fd, uint32_t events)
 /* Before the first thread: all of them inherit the mask. */
 static int signals_init(struct run *r, struct err *e)
 {
-    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
     sigset_t set, blocked;
 
     sigemptyset(&set);
@@ -221,8 +223,8 @@ static int write_statistics(struct run *r, struct err *e)
 
 static int set_up(struct run *r, struct err *e)
 {
-    const struct uart16550_host host = console_host(&r->console);
-    int error = machine_init_devices(&r->machine, &host, e);
+    const struct machine_consoles hosts = console_hosts(&r->console, &r->config);
+    int error = machine_init_devices(&r->machine, &hosts, e);
 
     if (error)
         return error;
@@ -231,7 +233,7 @@ static int set_up(struct run *r, struct err *e)
     if (!error)
         error = loop_add_fd(r->machine.vm.loop, &r->signals);
     if (!error)
-        error = console_start(&r->console, &r->machine.uart, e);
+        error = console_start(&r->console, &r->machine, e);
     return error;
 }
 

@@ -96,7 +96,7 @@ static void write_table(const struct vm *vm, const struct collector *c, FILE *f)
         if (e->timed && !e->value) /* a reason that never occurred */
             continue;
         grouped(value, e->value);
-        fprintf(f, "%-12s %-24s %20s", strcmp(group, e->group) ? e->group : "", e->name, value);
+        fprintf(f, "%-12s %-32s %20s", strcmp(group, e->group) ? e->group : "", e->name, value);
         if (e->timed)
             fprintf(f, " %12.6f s", (double)e->ns / NS_PER_SEC);
         fputc('\n', f);
@@ -131,6 +131,26 @@ static int write_json(const struct vm *vm, const struct collector *c, FILE *f)
     return error;
 }
 
+void stats_add(struct vm *vm, struct stats_reporter *reporter)
+{
+    struct stats_reporter **link = &vm->reporters;
+
+    while (*link)
+        link = &(*link)->next;
+    reporter->next = NULL;
+    *link = reporter;
+}
+
+void stats_remove(struct vm *vm, struct stats_reporter *reporter)
+{
+    struct stats_reporter **link = &vm->reporters;
+
+    while (*link && *link != reporter)
+        link = &(*link)->next;
+    if (*link)
+        *link = reporter->next;
+}
+
 int stats_write(struct vm *vm, FILE *f, bool json, struct err *e)
 {
     struct collector c = {.out = {.number = collect_number, .timed = collect_timed}};
@@ -140,6 +160,8 @@ int stats_write(struct vm *vm, FILE *f, bool json, struct err *e)
         report_exits(vm->vcpus[i], &c.out);
     if (vm->engine->stats)
         vm->engine->stats(vm, &c.out);
+    for (struct stats_reporter *r = vm->reporters; r; r = r->next)
+        r->report(r->opaque, &c.out);
     if (c.failed)
         error = -ENOMEM;
     else if (json)

@@ -69,6 +69,7 @@ struct vm {
     struct vm_irqchip irqchip;
     struct vcpu *vcpus[VCPU_MAX];
     unsigned vcpu_count;
+    struct stats_reporter *reporters; /* stats_add(); the loop's thread */
 
     pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t changed;

@@ -1,13 +1,16 @@
 /* Builds the machine part by part, in one order, and takes it apart in the other. */
 #include "machine/machine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bug.h"
 #include "base/clock.h"
-#include "base/log.h"
+#include "boot/layout.h"
+#include "config/options.h"
 
 #define UART_PORT 0x3f8
 #define UART_IRQ 4
@@ -15,6 +18,7 @@
 #define AUX_IRQ 12
 #define RTC_IRQ 8
 #define SCI_IRQ 9
+#define INTX_PIN 16 /* of the IOAPIC: INTA to INTD of the root bus, as acpi/pci.asl says */
 
 /* --- what devices ask of the machine; vCPU threads --- */
 
@@ -59,29 +63,6 @@ static void eoi(void *opaque, uint8_t vector)
     struct machine *m = opaque;
 
     ioapic_eoi(&m->ioapic, vector);
-}
-
-/* --- the console, with a look at what goes by; loop thread --- */
-
-static size_t console_out(void *opaque, const uint8_t *data, size_t len)
-{
-    struct machine *m = opaque;
-    size_t taken = m->console.out ? m->console.out(m->console.opaque, data, len) : len;
-    char why[PANIC_LINE_MAX], text[sizeof(m->vm.end_text)];
-
-    if (panic_watch_feed(&m->panic, data, taken, why)) {
-        snprintf(text, sizeof(text), "the guest's kernel panicked: %.200s", why);
-        vm_request_end(&m->vm, VM_END_PANIC, 0, text);
-    }
-    return taken;
-}
-
-static void console_room(void *opaque)
-{
-    struct machine *m = opaque;
-
-    if (m->console.room)
-        m->console.room(m->console.opaque);
 }
 
 /* --- the parts --- */
@@ -198,7 +179,7 @@ static void cmos_part_fini(struct machine *m)
 
 static int uart_init(struct machine *m, struct err *e)
 {
-    const struct uart16550_host host = {.opaque = m, .out = console_out, .room = console_room, .waits_for_rts = m->console.waits_for_rts};
+    const struct uart16550_host host = machine_serial_host(m);
 
     return uart16550_init(&m->uart, &m->vm.pio, UART_PORT, isa_irq_line(&m->isa, UART_IRQ), m->vm.loop, &host, e);
 }
@@ -230,7 +211,7 @@ static void port92_part_fini(struct machine *m)
 
 static int reset_ctl_part_init(struct machine *m, struct err *e)
 {
-    return reset_ctl_init(&m->reset_ctl, &m->vm.pio, on_reset, &m->vm, e);
+    return reset_ctl_init(&m->reset_ctl, NULL, on_reset, &m->vm, e); /* its port is among the host bridge's */
 }
 
 static void reset_ctl_part_fini(struct machine *m)
@@ -259,10 +240,46 @@ static void debug_exit_part_fini(struct machine *m)
         debug_exit_fini(&m->debug_exit);
 }
 
+static void intx_set(void *opaque, unsigned line, bool level)
+{
+    ioapic_set_line(opaque, line, level);
+}
+
+static int pci_init(struct machine *m, struct err *e)
+{
+    struct pci_host_options options = {
+        .pio = &m->vm.pio,
+        .mmio = &m->vm.mmio,
+        .windows = {.ecam = BOOT_ECAM_GPA,
+                    .ecam_size = BOOT_ECAM_SIZE,
+                    .mem32 = BOOT_PCI32_GPA,
+                    .mem32_size = BOOT_PCI32_SIZE,
+                    .mem64 = BOOT_PCI64_GPA,
+                    .mem64_size = BOOT_PCI64_SIZE,
+                    .io = BOOT_PCI_IO_PORT,
+                    .io_size = BOOT_PCI_IO_SIZE},
+        .msi = on_msi,
+        .msi_opaque = m,
+        .reset_read = reset_ctl_read,
+        .reset_write = reset_ctl_write,
+        .reset_ctl = &m->reset_ctl,
+    };
+
+    static_assert(MEM_HIGH_BASE + (CONFIG_MEMORY_MAX - MEM_LOW_TOP) <= BOOT_PCI64_GPA, "RAM ends below the PCI window");
+    for (unsigned i = 0; i < PCI_INTX_LINES; i++)
+        options.intx[i] = (struct irq_line){intx_set, &m->ioapic, INTX_PIN + i};
+    return pci_host_init(&m->pci, &options, e);
+}
+
+static void pci_fini(struct machine *m)
+{
+    pci_host_fini(&m->pci);
+}
+
 /* The vCPUs stand. */
 static int place_kernel(struct machine *m, struct err *e)
 {
-    const struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.config.cpus}};
+    const struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.config.cpus, .pci = true}};
     static const size_t align = _Alignof(struct cpu_state);
     struct cpu_state *bsp = aligned_alloc(align, ALIGN_UP(sizeof(*bsp), align));
     int error;
@@ -276,43 +293,42 @@ static int place_kernel(struct machine *m, struct err *e)
     return error;
 }
 
-/* Built from the top, taken apart from the bottom. */
+/* A part that is one device: how it is reset, and where it is. */
+#define DEVICE(table, member) .device = &(table), .offset = offsetof(struct machine, member)
+
+/* Built from the top, taken apart from the bottom; devices are reset from the bottom, so that lines go down before interrupt controllers. */
 static const struct part {
     const char *name;
     int (*init)(struct machine *, struct err *); /* 0 or -errno; cleans up after itself on failure */
     void (*fini)(struct machine *);              /* NULL: it leaves nothing that needs it */
+    const struct device_ops *device;
+    size_t offset;
 } parts[] = {
-    {"kernel", image_init, image_fini}, /* first: the most likely to be wrong, and needs nothing */
-    {"memory", memory_init, memory_fini},
-    {"buses", buses_init, buses_fini},
-    {"engine", engine_init, engine_fini}, /* keeps an array per page of memory */
-    {"vcpus", vcpus_init, vcpus_fini},    /* before the interrupt controllers, which deliver to them */
-    {"i8259", pic_init, pic_fini},
-    {"ioapic", ioapic_part_init, ioapic_part_fini}, /* with the ISA lines, which every device below raises */
-    {"i8254", pit_init, pit_fini},
-    {"cmos", cmos_part_init, cmos_part_fini},
-    {"uart16550", uart_init, uart_fini},
-    {"i8042", i8042_part_init, i8042_part_fini},
-    {"port92", port92_part_init, port92_part_fini},
-    {"reset_ctl", reset_ctl_part_init, reset_ctl_part_fini},
-    {"acpi_pm", acpi_pm_part_init, acpi_pm_part_fini},
-    {"debug_exit", debug_exit_part_init, debug_exit_part_fini},
-    {"boot", place_kernel, NULL}, /* last, but not later: a kernel that does not fit is found out here */
+    {"kernel", .init = image_init, .fini = image_fini}, /* first: the most likely to be wrong, and needs nothing */
+    {"memory", .init = memory_init, .fini = memory_fini},
+    {"buses", .init = buses_init, .fini = buses_fini},
+    {"engine", .init = engine_init, .fini = engine_fini}, /* keeps an array per page of memory */
+    {"vcpus", .init = vcpus_init, .fini = vcpus_fini},    /* before the interrupt controllers, which deliver to them */
+    {"i8259", pic_init, pic_fini, DEVICE(i8259_device, pic)},
+    {"ioapic", ioapic_part_init, ioapic_part_fini, DEVICE(ioapic_device, ioapic)}, /* with the ISA lines, which those below raise */
+    {"i8254", pit_init, pit_fini, DEVICE(i8254_device, pit)},
+    {"cmos", cmos_part_init, cmos_part_fini, DEVICE(cmos_device, cmos)},
+    {"uart16550", uart_init, uart_fini, DEVICE(uart16550_device, uart)},
+    {"i8042", i8042_part_init, i8042_part_fini, DEVICE(i8042_device, i8042)},
+    {"port92", port92_part_init, port92_part_fini, DEVICE(port92_device, port92)},
+    {"reset_ctl", reset_ctl_part_init, reset_ctl_part_fini, DEVICE(reset_ctl_device, reset_ctl)},
+    {"acpi_pm", acpi_pm_part_init, acpi_pm_part_fini, DEVICE(acpi_pm_device, acpi_pm)},
+    {"debug_exit", .init = debug_exit_part_init, .fini = debug_exit_part_fini},
+    {"pci", pci_init, pci_fini, DEVICE(pci_host_device, pci)},            /* forwards to reset_ctl */
+    {"virtio", .init = machine_virtio_init, .fini = machine_virtio_fini}, /* opens disks and networks; adds its devices itself */
+    {"boot", .init = place_kernel}, /* last, but not later: a kernel that does not fit is found out here */
 };
 
-/* Every device with state, in the order of their reset: interrupt controllers last, after the lines have gone down. */
-#define DEVICE(table, member)                                                                                                              \
-    {                                                                                                                                      \
-        &(table), offsetof(struct machine, member)                                                                                         \
-    }
-static const struct {
-    const struct device_ops *ops;
-    size_t offset;
-} devices[] = {
-    DEVICE(uart16550_device, uart),  DEVICE(i8254_device, pit),     DEVICE(cmos_device, cmos),
-    DEVICE(i8042_device, i8042),     DEVICE(port92_device, port92), DEVICE(reset_ctl_device, reset_ctl),
-    DEVICE(acpi_pm_device, acpi_pm), DEVICE(ioapic_device, ioapic), DEVICE(i8259_device, pic),
-};
+void machine_add_device(struct machine *m, const struct device_ops *ops, void *dev)
+{
+    BUG_ON(m->device_count == MACHINE_DEVICES_MAX);
+    m->devices[m->device_count++] = (struct machine_device){ops, dev};
+}
 
 int machine_init(struct machine *m, const struct config *config, struct err *e)
 {
@@ -325,21 +341,24 @@ int machine_init(struct machine *m, const struct config *config, struct err *e)
     return m->vm.loop ? 0 : -ENOMEM;
 }
 
-int machine_init_devices(struct machine *m, const struct uart16550_host *console, struct err *e)
+int machine_init_devices(struct machine *m, const struct machine_consoles *consoles, struct err *e)
 {
     struct engine_caps caps;
 
-    m->console = *console;
+    m->consoles = *consoles;
     m->vm.engine->probe(&caps);
     if (!caps.usable)
         return err_set(e, ENOTSUP, "%s", caps.why);
     if (m->vm.config.cpus > caps.max_vcpus)
         return err_set(e, EINVAL, "--cpus %u: the %s engine has %u", m->vm.config.cpus, m->vm.engine->name, caps.max_vcpus);
     for (; m->built < ARRAY_SIZE(parts); m->built++) {
-        int error = parts[m->built].init(m, e);
+        const struct part *part = &parts[m->built];
+        int error = part->init(m, e);
 
         if (error)
             return error;
+        if (part->device)
+            machine_add_device(m, part->device, (char *)m + part->offset);
     }
     return 0;
 }
@@ -355,11 +374,20 @@ void machine_fini(struct machine *m)
 
 /* --- running --- */
 
+/* Nothing is under way towards the host any more. */
+static void drain_devices(struct machine *m)
+{
+    for (unsigned i = m->device_count; i-- > 0;)
+        if (m->devices[i].ops->drain)
+            m->devices[i].ops->drain(m->devices[i].dev);
+}
+
 static void reset_devices(struct machine *m)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
-        devices[i].ops->reset((char *)m + devices[i].offset);
-    m->panic = (struct panic_watch){0};
+    drain_devices(m); /* before the next kernel is placed where they may still be writing to */
+    for (unsigned i = m->device_count; i-- > 0;)
+        m->devices[i].ops->reset(m->devices[i].dev);
+    m->serial_panic = m->virtio_panic = (struct panic_watch){0};
 }
 
 /* True when it stopped for a reset that is to be carried out; it then counts as running again. */
@@ -396,7 +424,7 @@ int machine_run(struct machine *m, struct err *e)
             error = place_kernel(m, e);
         }
     } while (again && !error);
-    uart16550_drain(&m->uart);
+    drain_devices(m);
     return error;
 }
 

@@ -99,10 +99,10 @@ static void finish(struct test *t)
 
 static int build(struct test *t)
 {
-    const struct uart16550_host host = {.opaque = t, .out = take_output};
+    const struct machine_consoles consoles = {.serial = {.opaque = t, .out = take_output}};
     int error = machine_init(&t->machine, &t->config, &t->e);
 
-    return error ? error : machine_init_devices(&t->machine, &host, &t->e);
+    return error ? error : machine_init_devices(&t->machine, &consoles, &t->e);
 }
 
 static struct test *build_with(const char *code, size_t len, void (*settings)(struct config *))

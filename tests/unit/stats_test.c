@@ -88,7 +88,7 @@ static void the_table_groups_numbers_and_leaves_out_exits_that_never_occurred(vo
     (void)state;
     len += (size_t)snprintf(want, sizeof(want), "statistics of test-vm after 2.500 s\n");
     for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
-        len += (size_t)snprintf(want + len, sizeof(want) - len, "%-12s %-24s %20s%s%s\n", rows[i].group, rows[i].name, rows[i].value,
+        len += (size_t)snprintf(want + len, sizeof(want) - len, "%-12s %-32s %20s%s%s\n", rows[i].group, rows[i].name, rows[i].value,
                                 rows[i].time ? "     " : "", rows[i].time ? rows[i].time : "");
     assert_string_equal(text, want);
     free(text);
