@@ -258,6 +258,13 @@ static void step(struct world *w)
     BUG_ON(w->q.state.enabled && w->popped > w->q.state.size);
 }
 
+static void on_change(void *opaque, gpa_t gpa, size_t len)
+{
+    struct world *w = opaque;
+
+    BUG_ON(len == 0 || gpa >= ROM_GPA || !mem_hva(&w->mem, gpa, len));
+}
+
 static struct world *world_new(void)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -266,6 +273,8 @@ static struct world *world_new(void)
     BUG_ON(!w || mem_init(&w->mem, RAM, false, &e));
     w->mem.regions[w->mem.region_count++] = (struct mem_region){
         .gpa = ROM_GPA, .size = PAGE_SIZE, .hva = w->mem.base, .flags = MEM_READONLY};
+    w->mem.code_changed = on_change;
+    w->mem.code_changed_opaque = w;
     virtq_init(&w->q, &w->mem, SIZE_MAX_HERE);
     for (unsigned i = 0; i < OUT_MAX; i++)
         BUG_ON(virtq_chain_init(&w->out[i], &w->q));

@@ -1,5 +1,4 @@
 /* Packed virtqueues: what holds for every queue, and their own flags, wrap counters and sizes. */
-#define FORMAT BIT(VIRTIO_F_RING_PACKED)
 #include "virtq_tests.h"
 
 #define AVAIL_NOW DRIVER_AVAIL
@@ -236,7 +235,7 @@ static void a_saved_state_between_laps_goes_on_there(void **state)
         driver_show(&f->d);
         w = save(&f->q);
         virtq_init(&f->q, &f->mem, VIRTQ_SIZE_MAX);
-        assert_int_equal(load(&f->q, FORMAT | EVENT_IDX, &w), 0);
+        assert_int_equal(load(&f->q, format | EVENT_IDX, &w), 0);
         state_writer_fini(&w);
         assert_int_equal(f->q.state.avail_wrap, (i % 10) / 5 ? 0 : 1);
         serve(f, 0);
@@ -274,5 +273,6 @@ int main(void)
         TEST(a_saved_position_outside_of_the_ring_is_refused),
     };
 
+    format = BIT(VIRTIO_F_RING_PACKED);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
 /* Split virtqueues: what holds for every queue, and their own tables, indexes and flags. */
-#define FORMAT 0ULL
 #include "virtq_tests.h"
 
 static uint16_t *avail_index(struct fixture *f)
@@ -177,7 +176,7 @@ static void a_size_that_is_no_power_of_two_is_refused(void **state)
         virtq_reset(&f->q);
         driver_connect(&f->d, &f->q.state);
         f->q.state.size = size;
-        assert_int_equal(virtq_enable(&f->q, FORMAT), size & (size - 1) ? -EINVAL : 0);
+        assert_int_equal(virtq_enable(&f->q, format), size & (size - 1) ? -EINVAL : 0);
     }
 }
 

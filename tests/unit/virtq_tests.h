@@ -1,4 +1,4 @@
-/* What must hold for a queue of either format; a test of one format includes it, with FORMAT as the feature bits that make it. */
+/* What must hold for a queue of either format: included by the test of each, whose main() says which. */
 #pragma once
 
 #include <setjmp.h>
@@ -23,6 +23,8 @@
 
 #define EVENT_IDX BIT(VIRTIO_F_EVENT_IDX)
 #define INDIRECT BIT(VIRTIO_F_INDIRECT_DESC)
+
+static uint64_t format; /* the feature bits that make it */
 
 struct fixture {
     struct mem mem;
@@ -51,9 +53,9 @@ static void on_change(void *opaque, gpa_t gpa, size_t len)
 static void start(struct fixture *f, uint16_t size, uint64_t features)
 {
     virtq_init(&f->q, &f->mem, VIRTQ_SIZE_MAX);
-    driver_init(&f->d, &f->mem, BASE, BYTES, size, FORMAT | features);
+    driver_init(&f->d, &f->mem, BASE, BYTES, size, format | features);
     driver_connect(&f->d, &f->q.state);
-    assert_int_equal(virtq_enable(&f->q, FORMAT | features), 0);
+    assert_int_equal(virtq_enable(&f->q, format | features), 0);
 }
 
 static int setup(void **state)
@@ -157,7 +159,7 @@ static void a_request_goes_out_and_its_answer_comes_back(void **state)
 
     for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
         for (unsigned indirect = DRIVER_DIRECT; indirect <= DRIVER_MIXED_TABLE; indirect++) {
-            if (indirect == DRIVER_MIXED_TABLE && FORMAT != 0)
+            if (indirect == DRIVER_MIXED_TABLE && format)
                 continue;
             start(f, 64, INDIRECT | (event_idx ? EVENT_IDX : 0));
             f->d.indirect = indirect;
@@ -377,7 +379,7 @@ static void a_readable_buffer_behind_a_writable_one_breaks_the_queue(void **stat
 
     driver_add(&f->d, segs, 1, 2);
     last = driver_desc_at(&f->d, 2);
-    if (FORMAT)
+    if (format)
         last->packed_flags &= (uint16_t)~DRIVER_WRITE;
     else
         last->flags &= (uint16_t)~DRIVER_WRITE;
@@ -429,7 +431,7 @@ static void indirect_tables_must_be_agreed_on_and_be_whole(void **state)
         add(f, rows[i].gpa, rows[i].len, false);
         driver_show(&f->d);
         desc = driver_desc_at(&f->d, 0);
-        if (FORMAT)
+        if (format)
             desc->packed_flags |= DRIVER_INDIRECT | DRIVER_WRITE;
         else
             desc->flags |= DRIVER_INDIRECT | DRIVER_WRITE;
@@ -603,7 +605,7 @@ static void busy_driver(struct busy *b)
         for (unsigned i = 0; i < out_len; i++)
             sum += bytes[i] = (uint8_t)next_random(&b->seed);
         f->d.piece = next_random(&b->seed) % 3 ? 0 : 32 + next_random(&b->seed) % 16;
-        f->d.indirect = next_random(&b->seed) % (FORMAT ? 2 : 3);
+        f->d.indirect = next_random(&b->seed) % (format ? 2 : 3);
         token = driver_request(&f->d, bytes, out_len, 4);
         if (token < 0)
             break;
@@ -677,7 +679,7 @@ static void nothing_is_lost_in_a_long_random_run(void **state)
     uint64_t first_seed = 1;
 
     for (unsigned n = 0; n < 40; n++, first_seed++) {
-        static const uint16_t sizes[] = {4, 16, 64, 256, FORMAT ? 5 : 8, FORMAT ? 37 : 32};
+        const uint16_t sizes[] = {4, 16, 64, 256, format ? 5 : 8, format ? 37 : 32};
         struct busy *b = calloc(1, sizeof(*b));
 
         assert_non_null(b);
@@ -785,25 +787,25 @@ static void only_possible_rings_can_be_enabled(void **state)
             virtq_reset(&f->q);
             driver_connect(&f->d, &f->q.state);
             *gpas[i] = bad[n];
-            assert_int_equal(virtq_enable(&f->q, FORMAT), -EINVAL);
+            assert_int_equal(virtq_enable(&f->q, format), -EINVAL);
             assert_non_null(f->q.why);
             assert_int_equal(f->q.state.enabled, 0);
             assert_int_equal(virtq_pop(&f->q, &f->chain), 0);
             driver_connect(&f->d, &f->q.state);
-            assert_int_equal(virtq_enable(&f->q, FORMAT), 0);
+            assert_int_equal(virtq_enable(&f->q, format), 0);
             assert_null(f->q.why);
         }
     }
     virtq_reset(&f->q);
     driver_connect(&f->d, &f->q.state);
     f->q.state.device = ROM_GPA;
-    assert_int_equal(virtq_enable(&f->q, FORMAT), -EINVAL);
+    assert_int_equal(virtq_enable(&f->q, format), -EINVAL);
     f->q.state.device = f->d.device;
     f->q.state.size = 0;
-    assert_int_equal(virtq_enable(&f->q, FORMAT), -EINVAL);
+    assert_int_equal(virtq_enable(&f->q, format), -EINVAL);
     virtq_init(&f->q, &f->mem, 4);
     driver_connect(&f->d, &f->q.state);
-    assert_int_equal(virtq_enable(&f->q, FORMAT), -EINVAL); /* 8 entries where 4 were offered */
+    assert_int_equal(virtq_enable(&f->q, format), -EINVAL); /* 8 entries where 4 were offered */
 }
 
 static void a_queue_that_was_reset_starts_anew_with_another_size(void **state)
@@ -824,12 +826,12 @@ static void a_queue_that_was_reset_starts_anew_with_another_size(void **state)
     assert_int_equal(virtq_pop(&f->q, &f->chain), 0);
     assert_false(virtq_set_kicks(&f->q, true));
     assert_int_equal(f->q.stats.chains, 5);
-    driver_init(&f->d, &f->mem, BASE + 0x8000, BYTES - 0x8000, 16, FORMAT | EVENT_IDX);
+    driver_init(&f->d, &f->mem, BASE + 0x8000, BYTES - 0x8000, 16, format | EVENT_IDX);
     driver_connect(&f->d, &f->q.state);
-    assert_int_equal(virtq_enable(&f->q, FORMAT | EVENT_IDX), 0);
+    assert_int_equal(virtq_enable(&f->q, format | EVENT_IDX), 0);
     for (unsigned i = 0; i < 40; i++)
         check_request(f, 3, 4);
-    assert_int_equal(virtq_enable(&f->q, FORMAT | EVENT_IDX), 0); /* once more changes nothing */
+    assert_int_equal(virtq_enable(&f->q, format | EVENT_IDX), 0); /* once more changes nothing */
     check_request(f, 3, 4);
 }
 
@@ -862,7 +864,7 @@ static void a_saved_queue_goes_on_in_another(void **state)
     struct fixture *f = *state;
 
     for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
-        uint64_t features = FORMAT | (event_idx ? EVENT_IDX : 0);
+        uint64_t features = format | (event_idx ? EVENT_IDX : 0);
 
         start(f, 8, features);
         for (unsigned i = 0; i < 50; i++) {
@@ -902,7 +904,7 @@ static void a_queue_that_is_off_or_broken_is_saved_too(void **state)
     assert_breaks(f);
     w = save(&f->q);
     virtq_init(&f->q, &f->mem, VIRTQ_SIZE_MAX);
-    assert_int_equal(load(&f->q, FORMAT, &w), 0);
+    assert_int_equal(load(&f->q, format, &w), 0);
     assert_breaks(f);
     state_writer_fini(&w);
 
@@ -911,7 +913,7 @@ static void a_queue_that_is_off_or_broken_is_saved_too(void **state)
     f->q.state.desc = 0x1234567890;
     w = save(&f->q);
     start(f, 8, 0);
-    assert_int_equal(load(&f->q, FORMAT, &w), 0);
+    assert_int_equal(load(&f->q, format, &w), 0);
     assert_int_equal(f->q.state.enabled, 0);
     assert_int_equal(f->q.state.size, 999);
     assert_int_equal(f->q.state.desc, 0x1234567890);
@@ -932,7 +934,7 @@ static void assert_refused(struct fixture *f, const struct virtq_state *bad)
     odd.state.published_index = odd.state.used_index;
     odd.state.published_wrap = odd.state.used_wrap;
     assert_int_equal(virtq_save(&odd, &w), 0);
-    assert_int_equal(load(&f->q, FORMAT, &w), -EINVAL);
+    assert_int_equal(load(&f->q, format, &w), -EINVAL);
     assert_memory_equal(&f->q, &before, sizeof(before));
     state_writer_fini(&w);
 }
