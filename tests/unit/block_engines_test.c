@@ -284,8 +284,7 @@ static void model_check(struct fixture *f, struct request *q, const struct iovec
 
 static void random_request(struct fixture *f, struct request *q, unsigned depth)
 {
-    static const enum block_op ops[] = {BLOCK_READ,  BLOCK_READ,  BLOCK_READ,  BLOCK_READ,    BLOCK_WRITE,
-                                        BLOCK_WRITE, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES};
+    static const enum block_op ops[] = {BLOCK_READ, BLOCK_READ, BLOCK_READ, BLOCK_WRITE, BLOCK_WRITE, BLOCK_DISCARD, BLOCK_WRITE_ZEROES};
     uint32_t block = f->b->block_size;
     uint64_t blocks = f->b->size / block, offset, len;
 
@@ -293,15 +292,15 @@ static void random_request(struct fixture *f, struct request *q, unsigned depth)
         len = random_next(f) % 8 ? 1 + random_next(f) % (KIB(16) / block) : 1 + random_next(f) % (KIB(200) / block);
         offset = random_next(f) % (blocks - len);
     } while (!is_free(f, offset * block, len * block, depth));
-    prepare(f, q, ops[random_next(f) % ARRAY_SIZE(ops)], offset * block, len * block);
+    prepare(f, q, random_next(f) % 32 ? ops[random_next(f) % ARRAY_SIZE(ops)] : BLOCK_FLUSH, offset * block, len * block);
     q->r.unmap = random_next(f) % 2;
-    q->r.durable = random_next(f) % 64 == 0;
+    q->r.durable = random_next(f) % 128 == 0;
     model_start(f, q);
 }
 
 static void random_requests_at_once_match_the_model(void **state)
 {
-    enum { DEPTH = 24, COUNT = 1500 };
+    enum { DEPTH = 24, COUNT = 1000 };
     struct fixture *f = *state;
     static struct iovec iovs[DEPTH][16]; /* as they were: the backend uses up its own */
     static unsigned counts[DEPTH];
