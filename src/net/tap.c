@@ -257,8 +257,6 @@ struct net_backend *net_tap_fd(int fd, struct loop *loop, struct err *e)
     } else if (!(request.ifr_flags & IFF_TAP)) {
         err_set(e, EINVAL, "file descriptor %d is the tun interface %s, which has packets without Ethernet headers: use a tap", fd,
                 request.ifr_name);
-    } else if (!(request.ifr_flags & IFF_NO_PI)) {
-        err_set(e, EINVAL, "file descriptor %d of the tap interface %s was opened without IFF_NO_PI", fd, request.ifr_name);
     } else {
         return tap_new(fd, request.ifr_name, request.ifr_flags & IFF_VNET_HDR, loop, e);
     }
