@@ -176,6 +176,22 @@ static void an_instruction_ends_inside_its_segment(void **state)
     assert_int_equal(delivered.vector, EXC_GP);
 }
 
+/* What waits in the x87 unit comes before a page fault of MMX instructions, but CVTPI2PS from memory has no MMX register. */
+static void a_waiting_x87_exception_is_looked_at_by_mmx_instructions(void **state)
+{
+    struct fake *f = *state;
+
+    f->cpu.gpr[GPR_RAX] = ARENA + ARENA_BYTES; /* nothing there */
+    vec_image_use(&f->cpu, XSTATE_X87);
+    vec_put16(f->cpu.xsave + FX_FSW, 0x80 | 0x01); /* ES, IE */
+    STEP(f, 0x0f, 0xfc, 0x00); /* paddb mm0, [rax] */
+    assert_int_equal(delivered.vector, EXC_MF);
+    STEP(f, 0x0f, 0x2d, 0x00); /* cvtps2pi mm0, [rax] */
+    assert_int_equal(delivered.vector, EXC_MF);
+    STEP(f, 0x0f, 0x2a, 0x00); /* cvtpi2ps xmm0, [rax] */
+    assert_int_equal(delivered.vector, EXC_PF);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -187,6 +203,7 @@ int main(void)
         TEST(sysret_that_sets_tf_traps_at_once),
         TEST(a_breakpoint_on_data_traps_behind_the_access_alone),
         TEST(an_instruction_ends_inside_its_segment),
+        TEST(a_waiting_x87_exception_is_looked_at_by_mmx_instructions),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

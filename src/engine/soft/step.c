@@ -336,11 +336,10 @@ static int memory_fault(struct soft_cpu *cpu, const struct insn *insn)
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW: waits = false; break;
-    case ZYDIS_MNEMONIC_CVTPI2PS:
     case ZYDIS_MNEMONIC_CVTPS2PI:
     case ZYDIS_MNEMONIC_CVTTPS2PI:
     case ZYDIS_MNEMONIC_CVTPD2PI:
-    case ZYDIS_MNEMONIC_CVTTPD2PI: waits = true; break; /* MMX registers beside SSE's */
+    case ZYDIS_MNEMONIC_CVTTPD2PI: waits = true; break; /* to an MMX register; CVTPI2PS from memory has none */
     default: break;
     }
     if (cpu->exc.vector == EXC_SS && must_be_aligned(insn) && (soft_ea(cpu, insn) & (insn->mem_size - 1u)))
