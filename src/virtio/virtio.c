@@ -458,7 +458,8 @@ static int load_queues(struct virtio_device *dev, struct state_reader *r, struct
 
         if (rc)
             return rc;
-        if (queue->state.max_size != max_size || (queue->state.enabled && !(dev->state.status & VIRTIO_STATUS_FEATURES_OK)))
+        if (queue->state.max_size != max_size || (queue->state.enabled && !(dev->state.status & VIRTIO_STATUS_FEATURES_OK)) ||
+            (queue->state.broken && !(dev->state.status & VIRTIO_STATUS_NEEDS_RESET)))
             return err_set(e, EINVAL, "the saved state of queue %u of %s does not fit to the device", q, dev->label);
     }
     return 0;

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -398,6 +399,42 @@ static void an_end_with_a_doorbell_pending_leaves_nothing_on_the_loop(void **sta
     take_device(f, echo_new(&f->env, "echo0", &e));
 }
 
+static void *run_loop(void *loop)
+{
+    return loop_run(loop) ? loop : NULL;
+}
+
+static void drivers_come_and_go_while_the_loop_works(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t thread;
+    void *failed;
+
+    assert_int_equal(pthread_create(&thread, NULL, run_loop, f->loop), 0);
+    for (unsigned round = 0; round < 300; round++) {
+        uint32_t len;
+        int token;
+
+        start(f, round & 1 ? PACKED : SPLIT);
+        token = request(f, 1, "to be answered");
+        virtio_doorbell(f->dev, 1);
+        while (driver_take(&f->driver[1], &len) != token)
+            sched_yield();
+        for (unsigned n = 0; n < ECHO_QUEUE_SIZE; n++) { /* how far the loop comes with these before the reset is all the same */
+            if (driver_request(&f->driver[0], "x", 1, 0) >= 0)
+                driver_show(&f->driver[0]);
+            virtio_doorbell(f->dev, 0);
+        }
+        virtio_reset_queue(f->dev, 0);
+        virtio_set_status(f->dev, 0);
+        assert_int_equal(f->dev->state.status, 0);
+    }
+    loop_post(f->loop, echo_stop_loop, f->loop);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    assert_int_equal(complaints, 0);
+}
+
 /* --- work that the host has --- */
 
 static void a_reset_is_finished_when_the_host_is(void **state)
@@ -739,6 +776,10 @@ static void impossible_state_is_refused(void **state)
     f->dev->state.status = VIRTIO_STATUS_ACKNOWLEDGE; /* with queues enabled */
     w = save(f);
     expect_refused(f, &w);
+    start(f, SPLIT);
+    f->dev->queues[0].state.broken = 1; /* and nobody noticed */
+    w = save(f);
+    expect_refused(f, &w);
 }
 
 static void state_of_another_device_is_refused(void **state)
@@ -875,6 +916,7 @@ int main(void)
         TEST(a_reset_overtakes_a_doorbell),
         TEST(a_doorbell_from_before_a_reset_does_not_harm_the_next_driver),
         TEST(an_end_with_a_doorbell_pending_leaves_nothing_on_the_loop),
+        TEST(drivers_come_and_go_while_the_loop_works),
         TEST(a_reset_is_finished_when_the_host_is),
         TEST(a_queues_reset_is_finished_when_the_host_is),
         TEST(a_devices_reset_ends_that_of_a_queue),
