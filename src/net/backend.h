@@ -62,8 +62,8 @@ struct net_backend {
 /* An existing tap interface, with vnet headers. NULL with a sentence. */
 struct net_backend *net_tap_open(const char *ifname, struct loop *, struct err *);
 /*
- * A tap that somebody opened for us: fd is ours from here on, and closed on failure too. With IFF_VNET_HDR or without; it must have been opened with
- * IFF_NO_PI, which the kernel does not tell.
+ * A tap that somebody opened for us: fd is ours from here on, and closed on failure too. With IFF_VNET_HDR or without; it must have been
+ * opened with IFF_NO_PI, which the kernel does not tell.
  */
 struct net_backend *net_tap_fd(int fd, struct loop *, struct err *);
 

@@ -277,6 +277,37 @@ static void saved_state_is_restored(void **state)
     }
 }
 
+/* Of a batch, the first frame has got its buffer when the next buffer turns out to be none. */
+static void a_device_that_the_driver_broke_can_be_saved(void **state)
+{
+    static const uint64_t formats[] = {0, PACKED};
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(formats); i++) {
+        struct state_writer saved;
+
+        start_driver(f, USUAL | formats[i]);
+        assert_true(driver_request(&f->queues[RX], NULL, 0, 1536) >= 0);
+        assert_true(driver_add(&f->queues[RX], &(struct virtq_segment){GIB(100), 1536}, 0, 1) >= 0);
+        show(f, RX);
+        put_frame(f, 60, 1);
+        put_frame(f, 60, 2);
+        wire(f);
+        assert_true(f->dev->state.status & VIRTIO_STATUS_NEEDS_RESET);
+        saved = save(f->dev);
+        assert_int_equal(load(f->dev, &saved), 0);
+        assert_true(f->dev->state.status & VIRTIO_STATUS_NEEDS_RESET);
+        state_writer_fini(&saved);
+        virtio_set_status(f->dev, 0);
+        start_driver(f, USUAL | formats[i]);
+        buffers(f, 8, 1536);
+        put_frame(f, 60, 3);
+        wire(f);
+        assert_gets(f, 60, 3, 1);
+        virtio_set_status(f->dev, 0);
+    }
+}
+
 static void a_drained_device_goes_on(void **state)
 {
     struct fixture *f = *state;
@@ -387,6 +418,7 @@ int main(void)
         NET_TEST(a_reset_forgets_frames_and_buffers),
         NET_TEST(a_reset_of_the_receive_queue_is_one_of_its_buffers),
         NET_TEST(saved_state_is_restored),
+        NET_TEST(a_device_that_the_driver_broke_can_be_saved),
         NET_TEST(a_drained_device_goes_on),
         NET_TEST(impossible_state_is_refused),
         NET_TEST(frames_are_counted),
