@@ -220,6 +220,20 @@ static inline void shorten_branch(struct insn_case *c)
     }
 }
 
+/* Of the segment that an instruction's prefixes name, for memory operands that the decoder does not list. */
+static inline uint64_t override_base(const struct insn_case *c)
+{
+    uint64_t base = 0;
+
+    for (unsigned i = 0; i < c->z.raw.prefix_count; i++) {
+        if (c->z.raw.prefixes[i].value == 0x64)
+            base = c->fs_base;
+        else if (c->z.raw.prefixes[i].value == 0x65)
+            base = c->gs_base;
+    }
+    return base;
+}
+
 /* False: try another. */
 static inline bool try_case(struct insn_case *c, struct memory *m, const struct soft_vm *svm)
 {
@@ -244,7 +258,7 @@ static inline bool try_case(struct insn_case *c, struct memory *m, const struct 
     random_image(&c->rng, svm->cpuid, c->in.image);
     aim(c, svm->cpuid);
     if (c->z.mnemonic == ZYDIS_MNEMONIC_CLZERO)
-        c->in.gpr[GPR_RAX] = random_target(&c->rng, 64);
+        c->in.gpr[GPR_RAX] = random_target(&c->rng, 64) - override_base(c);
     if (!c->decoded || !aimed(c))
         return false;
     fill_operands(c, m);

@@ -352,8 +352,8 @@ static void xlat_and_clzero_use_their_implicit_operands(void **state)
         assert_int_equal(*arena(i), 0);
     assert_int_equal(*arena(0x23f), 0xff);
     assert_int_equal(*arena(0x280), 0xff);
-    f->cpu.seg[SEG_GS].base = PAGE_SIZE; /* to no effect */
-    f->cpu.gpr[GPR_RAX] = ARENA + 0x280;
+    f->cpu.seg[SEG_GS].base = ARENA;
+    f->cpu.gpr[GPR_RAX] = 0x280;
     assert_int_equal(RUN(f, 0x65, 0x0f, 0x01, 0xfc), SOFT_OK);
     assert_int_equal(*arena(0x280), 0);
 }

@@ -145,13 +145,13 @@ int sys_xlat(struct soft_cpu *cpu, const struct insn *insn)
 
 #define CLZERO_BYTES 64
 
-/* CLZERO: the cache line at rAX, by DS whatever the prefixes say: found out on the CPU. */
+/* CLZERO: the cache line at rAX */
 int sys_clzero(struct soft_cpu *cpu, const struct insn *insn)
 {
     static const uint64_t zero[CLZERO_BYTES / 8];
     uint64_t off = ALIGN_DOWN(cpu->gpr[GPR_RAX] & size_mask(insn->addrsize), CLZERO_BYTES);
     gva_t gva;
-    int result = soft_linear(cpu, SEG_DS, off, CLZERO_BYTES, true, &gva);
+    int result = soft_linear(cpu, sys_prefix_scan(insn).seg, off, CLZERO_BYTES, true, &gva);
 
     return result != SOFT_OK ? result : mmu_write(cpu, gva, zero, CLZERO_BYTES, MMU_WRITE);
 }
