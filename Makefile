@@ -62,7 +62,7 @@ insn_tests := $(patsubst tests/insn/%.c,$(B)/tests/insn/%,$(wildcard tests/insn/
 .PHONY: all deps-build
 all: $(B)/umbra $(if $(filter release,$(m)),build/umbra)
 
-deps-build deps-test deps-guest: deps-%:
+deps-build deps-test deps-guest deps-image: deps-%:
 	@tools/deps.sh $*
 
 build/umbra: build/release/umbra
@@ -106,18 +106,39 @@ $(B)/umbra: $(B)/obj/$(main_source).o $(B)/libumbra.a
 GUEST_DIR := build/guest
 GUEST_KERNEL := $(GUEST_DIR)/cloud/vmlinuz
 GUEST_INITRD := $(GUEST_DIR)/initrd.cpio.gz
-# No PCI in this machine yet, and no self-tests of the guest's ciphers, which are half of its instructions up to init.
-GUEST_APPEND ?= console=ttyS0 quiet pci=off cryptomgr.notests
+GUEST_DISK := $(GUEST_DIR)/data.img
+DEBIAN_IMAGE := $(GUEST_DIR)/debian.img
+DEBIAN_DISK := $(GUEST_DIR)/debian-run.img
+# No self-tests of the guest's ciphers, which are half of its instructions up to init.
+GUEST_APPEND ?= console=ttyS0 quiet cryptomgr.notests
+DEBIAN_APPEND ?= console=ttyS0 root=/dev/vda cryptomgr.notests
 RUN ?=
 
-.PHONY: guest run
+.PHONY: guest run image run-debian
 guest: | deps-guest
 	@tools/guest-kernel.sh
 	@tools/guest-initrd.sh
 
+# Sparse, and kept between runs: no rule makes it again.
+$(GUEST_DISK): | deps-guest
+	@mkdir -p $(@D)
+	$(call say,DISK,$@)
+	@truncate -s 1G $@.new
+	@PATH=$$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -L data -E root_owner=0:0,assume_storage_prezeroed=1 $@.new
+	@mv $@.new $@
+
 # RUN= adds flags of umbra run: make run RUN="--memory 2G --stats"
-run: all guest
-	@build/umbra run --kernel $(GUEST_KERNEL) --initrd $(GUEST_INITRD) --append "$(GUEST_APPEND)" $(RUN)
+run: all guest $(GUEST_DISK)
+	@build/umbra run --kernel $(GUEST_KERNEL) --initrd $(GUEST_INITRD) --append "$(GUEST_APPEND)" \
+		--disk $(GUEST_DISK) --net user $(RUN)
+
+# A Debian with systemd, and the same machine with a copy of it, which is kept between runs: root has no password.
+image: guest | deps-image
+	@tools/debian-image.sh
+run-debian: all image
+	@[ -f $(DEBIAN_DISK) ] || cp --sparse=always $(DEBIAN_IMAGE) $(DEBIAN_DISK)
+	@build/umbra run --kernel $(GUEST_KERNEL) --initrd $(GUEST_INITRD) --append "$(DEBIAN_APPEND)" \
+		--disk $(DEBIAN_DISK) --net user $(RUN)
 
 include guest/guest.mk
 
@@ -184,6 +205,7 @@ soak_suites = \
 test-builds: all guest guests insn-tests | deps-test
 	@tools/guest-kernel.sh cloud generic
 	@tools/guest-initramfs-tools.sh cloud generic
+	@$(MAKE) --no-print-directory image
 	@$(MAKE) --no-print-directory m=asan build/asan/umbra unit-tests
 	@$(MAKE) --no-print-directory m=ubsan build/ubsan/umbra
 	@$(MAKE) --no-print-directory m=stress build/stress/umbra
@@ -216,6 +238,7 @@ install: $(B)/umbra $(B)/umbra.1 $(B)/umbra.bash
 .PHONY: help clean
 help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
+	@echo "make image      a Debian on a disk       make run-debian boot it"
 	@echo "make test       every test               make soak       the long ones"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
 	@echo "make guest      the default guest        make guests     the test guests"

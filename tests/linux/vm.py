@@ -38,14 +38,40 @@ def prepare_child():
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def command_line(kernel, initrd, append, memory, no_reboot, extra):
+def qemu_devices(disks, nets):
+    """What --disk and --net mean to QEMU."""
+    line = [] if nets else ["-nic", "none"]
+    for n, disk in enumerate(disks):
+        path, *options = disk.split(",")
+        settings = dict(o.partition("=")[::2] for o in options)
+        device = f"virtio-blk-pci,drive=disk{n}" + "".join(f",{us}={settings[them]}" for us, them in
+                                                           (("serial", "serial"), ("num-queues", "queues")) if them in settings)
+        line += ["-drive", f"if=none,id=disk{n},format=raw,file={path},discard=unmap,cache={'none' if 'direct' in settings else 'writeback'}"
+                 + (",readonly=on" if "ro" in settings else ""), "-device", device]
+    for n, net in enumerate(nets):
+        kind, *options = net.split(",")
+        forwards = [o for o in options if o.startswith("hostfwd=")]
+        if kind == "user":
+            # Ours: tcp:[HOSTADDR:]HOSTPORT:GUESTPORT; QEMU's: tcp:[HOSTADDR]:HOSTPORT-:GUESTPORT.
+            theirs = [re.sub(r"^(hostfwd=\w+):(?:([\d.]+):)?(\d+):(\d+)$", lambda m: f"{m[1]}:{m[2] or '127.0.0.1'}:{m[3]}-:{m[4]}", f)
+                      for f in forwards]
+            line += ["-netdev", ",".join([f"user,id=net{n}"] + theirs)]
+        else:
+            line += ["-netdev", f"tap,id=net{n},ifname={kind.partition('=')[2]},script=no,downscript=no"]
+        line += ["-device", f"virtio-net-pci,netdev=net{n}"]
+    return line
+
+
+def command_line(kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
     if IS_QEMU:
         line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-chardev", "stdio,id=tty,signal=off",
-                "-serial", "chardev:tty", "-nic", "none", "-m", memory, "-kernel", kernel, "-append", append]
+                "-serial", "chardev:tty", "-m", memory, "-kernel", kernel, "-append", append]
         line += ["-initrd", initrd] if initrd else []
+        line += qemu_devices(disks, nets)
         return line + (["-no-reboot"] if no_reboot else []) + list(extra)
     line = [BINARY, "run", "--memory", memory, "--kernel", kernel, "--append", append]
     line += ["--initrd", initrd] if initrd else []
+    line += [word for disk in disks for word in ("--disk", disk)] + [word for net in nets for word in ("--net", net)]
     return line + (["--no-reboot"] if no_reboot else []) + list(extra)
 
 
@@ -53,8 +79,9 @@ class Vm:
     """One guest. A context manager: the process is gone when the block ends, however it ends."""
 
     def __init__(self, kernel=KERNEL, initrd=INITRD, append=APPEND, memory="512M", no_reboot=False, extra=(), env=None,
-                 answers=True, rows=40, columns=120):
-        self.argv = command_line(kernel, initrd, append, memory, no_reboot, extra)
+                 answers=True, rows=40, columns=120, disks=(), nets=(), prompt=PROMPT, wrapper=()):
+        self.argv = list(wrapper) + command_line(kernel, initrd, append, memory, no_reboot, extra, disks, nets)
+        self.shell_prompt = prompt
         self.env = dict(os.environ, **(env or {}))
         self.answers, self.rows, self.columns = answers, rows, columns
         self.seen = 0  # where in the output the next expectation starts
@@ -127,7 +154,7 @@ class Vm:
             data = data[os.write(self.master, data):]
 
     def prompt(self, timeout=BOOT_TIMEOUT):
-        self.expect(PROMPT, timeout)
+        self.expect(self.shell_prompt, timeout)
 
     def status_and_output(self, command, timeout=TIMEOUT):
         """Runs a command at the prompt: its status and what it printed."""
@@ -138,9 +165,9 @@ class Vm:
         start = self.seen
         match = self.expect(rf"END{self.commands} (\d+)\r+\n", timeout)
         output = self.output[start:match.start()]
-        self.expect(PROMPT)
+        self.expect(self.shell_prompt)
         # The prompt and the echo of the second line stand before the mark.
-        output = re.split(PROMPT, output)[0].replace("\r", "")
+        output = re.split(self.shell_prompt, output)[0].replace("\r", "")
         return int(match.group(1)), output
 
     def run(self, command, timeout=TIMEOUT):
