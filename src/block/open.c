@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -131,12 +132,11 @@ static long lock_holder(const struct stat *st)
         return 0;
     snprintf(file, sizeof(file), "%02x:%02x:%" PRIu64, major(st->st_dev), minor(st->st_dev), (uint64_t)st->st_ino);
     while (!holder && fgets(line, sizeof(line), f)) {
-        char kind[16], of[64];
-        long pid;
+        char kind[16], pid[16], of[64];
 
         /* "1: FLOCK  ADVISORY  WRITE 9282 fe:00:10952966 0 EOF"; who waits for a lock has "->" there, and is no holder */
-        if (sscanf(line, "%*d: %15s %*s %*s %ld %63s", kind, &pid, of) == 3 && strcmp(kind, "FLOCK") == 0 && strcmp(of, file) == 0)
-            holder = pid; /* 0 or less: of another PID namespace */
+        if (sscanf(line, "%*s %15s %*s %*s %15s %63s", kind, pid, of) == 3 && strcmp(kind, "FLOCK") == 0 && strcmp(of, file) == 0)
+            holder = strtol(pid, NULL, 10); /* 0 or less: of another PID namespace */
     }
     fclose(f);
     return MAX(holder, 0);

@@ -229,27 +229,28 @@ free_struct:
 
 /* --- whether it can be had --- */
 
-static int disabled_by_sysctl(void)
+static long disabled_by_sysctl(void)
 {
     FILE *f = fopen("/proc/sys/kernel/io_uring_disabled", "re");
-    int value = 0;
+    char line[16];
+    long value = 0;
 
     if (!f)
         return 0;
-    if (fscanf(f, "%d", &value) != 1) // NOLINT(cert-err34-c): the kernel wrote it
-        value = 0;
+    if (fgets(line, sizeof(line), f))
+        value = strtol(line, NULL, 10);
     fclose(f);
     return value;
 }
 
 static void explain(int error, char why[128])
 {
-    int disabled = disabled_by_sysctl();
+    long disabled = disabled_by_sysctl();
 
     if (error == -ENOSYS)
         snprintf(why, 128, "this kernel has no io_uring, or a seccomp filter hides it");
     else if (error == -EPERM && disabled)
-        snprintf(why, 128, "sysctl kernel.io_uring_disabled is %d", disabled);
+        snprintf(why, 128, "sysctl kernel.io_uring_disabled is %ld", disabled);
     else if (error == -EPERM || error == -EACCES)
         snprintf(why, 128, "a seccomp filter, as containers have it, or a security policy forbids it");
     else if (error == -ENOMEM)

@@ -52,5 +52,5 @@ void blk_fini_requests(struct virtio_blk *);
 
 /* With the lock held. */
 void blk_on_kick(struct virtio_device *, unsigned queue);
-/* The backend's batch_done(); takes the lock. */
-void blk_on_batch_done(void *blk);
+/* The backend's batch_done(), whose owner is the struct virtio_blk; takes the lock. */
+void blk_on_batch_done(void *owner);

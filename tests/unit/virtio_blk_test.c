@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "block_fake.h"
 #include "virtio/blk.h"
@@ -32,6 +33,20 @@ struct fixture {
     unsigned notices; /* of changed memory */
     gpa_t noticed;
 };
+
+/* In the library's place: memory can run out. */
+static bool no_memory;
+
+int virtq_chain_init(struct virtq_chain *c, const struct virtq *q)
+{
+    if (no_memory)
+        return -ENOMEM;
+    *c = (struct virtq_chain){.capacity = q->state.max_size};
+    c->iov = malloc(c->capacity * sizeof(*c->iov));
+    c->gpas = malloc(c->capacity * sizeof(*c->gpas));
+    assert_true(c->iov && c->gpas);
+    return 0;
+}
 
 static void on_interrupt(void *transport, int queue)
 {
@@ -119,6 +134,7 @@ static int teardown(void **state)
         virtio_free(f->dev);
         assert_true(f->fake_freed);
     }
+    no_memory = false;
     loop_free(f->loop);
     mem_fini(&f->mem);
     free(f);
@@ -643,6 +659,44 @@ static void the_loop_does_the_work_when_it_is_not_inline(void **state)
     assert_int_equal(status_of(f, token), VIRTIO_BLK_S_OK);
 }
 
+static void without_memory_for_more_at_once_requests_wait_for_their_turn(void **state)
+{
+    struct fixture *f = *state;
+    int tokens[2][3];
+
+    make(f, &(struct disk){.queues = 2});
+    start(f, USUAL | BIT(VIRTIO_BLK_F_MQ));
+    no_memory = true; /* but for the one that there is from the start */
+    for (unsigned q = 0; q < 2; q++) {
+        for (unsigned i = 0; i < 3; i++)
+            tokens[q][i] = ask_on(f, q, VIRTIO_BLK_T_IN, i, NULL, 0, 512);
+        ring_bell(f, q);
+    }
+    for (unsigned n = 0; n < 6; n++) {
+        assert_int_equal(f->fake->waiting, 1);
+        assert_int_equal(f->fake->flushed, 1);
+        block_fake_done(f->fake, 0, 0);
+        block_fake_batch_done(f->fake);
+    }
+    for (unsigned q = 0; q < 2; q++)
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_equal(taken(f, q), tokens[q][i]);
+}
+
+static void a_disk_that_has_no_memory_at_all_is_not_made(void **state)
+{
+    struct fixture *f = *state;
+    struct virtio_env env = {.mem = &f->mem, .loop = f->loop};
+    struct block_fake *fake = block_fake_new(SECTORS * 512, 512, false);
+    struct err e = {""};
+
+    fake->freed = &f->fake_freed;
+    no_memory = true;
+    assert_null(virtio_blk_new(&env, "blk0", &fake->backend, &(struct virtio_blk_options){.queues = 1}, &e));
+    assert_non_null(strstr(e.text, "no memory"));
+    assert_true(f->fake_freed);
+}
+
 /* --- resets --- */
 
 static void a_reset_is_not_finished_while_a_read_can_write_to_memory(void **state)
@@ -862,6 +916,8 @@ int main(void)
         TEST(a_batch_is_one_interrupt_per_queue),
         TEST(what_comes_while_the_queue_is_run_is_run_too),
         TEST(the_loop_does_the_work_when_it_is_not_inline),
+        TEST(without_memory_for_more_at_once_requests_wait_for_their_turn),
+        TEST(a_disk_that_has_no_memory_at_all_is_not_made),
         TEST(a_reset_is_not_finished_while_a_read_can_write_to_memory),
         TEST(a_reset_ends_a_request_of_several_ranges_after_the_one_under_way),
         TEST(a_queue_reset_leaves_the_other_queues_requests_alone),
