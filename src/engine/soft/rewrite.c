@@ -52,6 +52,12 @@ static bool needs_rex(const struct insn_field *field, const struct insn_rewrite 
     return field->gpr != REG_NONE && field->size == 1 && rw->map[field->gpr] >= 4;
 }
 
+/* 82 is 80 once more, outside 64-bit mode only. */
+static uint8_t opcode_of(const struct insn *insn)
+{
+    return insn->opcode_map == 0 && insn->opcode == 0x82 ? 0x80 : insn->opcode;
+}
+
 static int rewrite_legacy(struct encoder *e, const struct insn *insn, const struct insn_rewrite *rw, const struct fields *f)
 {
     bool short_inc = insn->mode_bits != 64 && insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x40;
@@ -88,7 +94,7 @@ static int rewrite_legacy(struct encoder *e, const struct insn *insn, const stru
     else if (moffs)
         put(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
     else
-        put(e, in_opcode ? (insn->opcode & 0xf8) | (opc & 7) : insn->opcode);
+        put(e, in_opcode ? (insn->opcode & 0xf8) | (opc & 7) : opcode_of(insn));
     if (insn->modrm_off != 0xff || moffs || short_inc)
         put_modrm(e, f);
     if (!moffs)
