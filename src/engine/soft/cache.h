@@ -20,8 +20,10 @@
 /* What a block's translation depends on besides its bytes. */
 enum block_mode {
     BLOCK_USER = 1 << 0,   /* CPL 3 */
-    BLOCK_CODE32 = 1 << 1, /* flat 32-bit code */
+    BLOCK_CODE32 = 1 << 1, /* 32-bit code with CS, SS and DS flat: base 0, limit 4 GiB */
     BLOCK_UNITS_SHIFT = 2, /* one bit per enum insn_unit that may run: CR0.EM/TS, CR4.OSFXSR/OSXSAVE, XCR0 */
+    BLOCK_FS = 1 << 8,     /* 32-bit code: FS reaches 4 GiB from whatever its base is, and may be written */
+    BLOCK_GS = 1 << 9,
 };
 
 /* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
@@ -92,12 +94,13 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 
 /* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
 
-#define JUMP_CACHES 4 /* by BLOCK_USER and BLOCK_CODE32 */
+#define JUMP_CACHES 4 /* by BLOCK_USER and BLOCK_CODE32; what is in one is for one value of the mode's other bits */
 #define JUMP_ENTRIES 16384
 #define JUMP_CODE_OFF (JUMP_ENTRIES * 8)  /* bytes from the tags to the code pointers */
 #define JUMP_PAGE_OFF (JUMP_ENTRIES * 16) /* and to the page addresses */
 
 struct jump_cache {
+    uint32_t mode; /* of its blocks */
     uint64_t *tag; /* rip; tag[0] is never 0 and tag[others] is 0 when empty, which no lookup of that entry can match */
     uint64_t *code;
     uint64_t *page;

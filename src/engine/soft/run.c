@@ -7,6 +7,7 @@
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/switch.h"
+#include "engine/soft/sys_desc.h"
 #include "engine/soft/translate.h"
 
 /* --- events --- */
@@ -77,14 +78,41 @@ static uint32_t units(const struct soft_cpu *cpu)
     return u;
 }
 
+/* Data that is read and written at every address from the segment's base on. */
+static bool reaches_all(const struct cpu_seg *seg)
+{
+    return seg->limit == UINT32_MAX &&
+           (seg->attr & (SEG_UNUSABLE | SEG_S | DESC_CODE | DESC_EXPAND_DOWN | DESC_WRITABLE)) == (SEG_S | DESC_WRITABLE);
+}
+
+static bool is_flat(const struct cpu_seg *seg)
+{
+    return seg->base == 0 && reaches_all(seg);
+}
+
+/* Of 32-bit code what nearly all systems run: one flat address space, and thread-local data behind FS or GS. */
+static uint32_t segments(const struct soft_cpu *cpu)
+{
+    const struct cpu_seg *seg = cpu->seg;
+    bool flat = cpu->protected_mode && !(cpu->rflags & FLAG_VM) && seg[SEG_CS].base == 0 && seg[SEG_CS].limit == UINT32_MAX &&
+                cpu->stack_bits == 32 && is_flat(&seg[SEG_SS]) && is_flat(&seg[SEG_DS]);
+
+    if (!flat)
+        return RUN_STEP;
+    return BLOCK_CODE32 | (reaches_all(&seg[SEG_FS]) ? BLOCK_FS : 0) | (reaches_all(&seg[SEG_GS]) ? BLOCK_GS : 0);
+}
+
 uint32_t run_mode(const struct soft_cpu *cpu)
 {
     bool alignment_checks = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
+    uint32_t mode = 0;
 
-    if (cpu->code_bits != 64 || cpu->cpl == 1 || cpu->cpl == 2 || alignment_checks || cpu->svm->step_only ||
+    if (cpu->code_bits == 16 || cpu->cpl == 1 || cpu->cpl == 2 || alignment_checks || cpu->svm->step_only ||
         (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->dr7 & DR7_ENABLES))
         return RUN_STEP;
-    return (cpu->cpl == 3 ? BLOCK_USER : 0) | units(cpu) << BLOCK_UNITS_SHIFT;
+    if (cpu->code_bits == 32)
+        mode = segments(cpu);
+    return mode == RUN_STEP ? RUN_STEP : mode | (cpu->cpl == 3 ? BLOCK_USER : 0) | units(cpu) << BLOCK_UNITS_SHIFT;
 }
 
 static struct block *find_or_translate(struct soft_cpu *cpu, uint32_t mode, gpa_t gpa, const uint8_t *hva)
@@ -119,14 +147,14 @@ static void enter(struct soft_cpu *cpu, const void *code)
     switch_to_code(cpu, code);
 }
 
-/* Units changed: the same rip now means another block. */
+/* In another mode the same rip means another block. */
 static void select_mode(struct soft_cpu *cpu, uint32_t mode)
 {
     struct jump_cache *jc = &cpu->jump[mode & (JUMP_CACHES - 1)];
 
-    if (cpu->run_units != mode >> BLOCK_UNITS_SHIFT) {
-        jump_flush_all(cpu);
-        cpu->run_units = mode >> BLOCK_UNITS_SHIFT;
+    if (jc->mode != mode) {
+        jump_cache_flush(jc);
+        jc->mode = mode;
     }
     SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->tag;
 }

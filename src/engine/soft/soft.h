@@ -101,7 +101,6 @@ struct soft_cpu {
         uint64_t pc; /* host address */
     } host_fault;
 
-    uint32_t run_units;           /* the units (cache.h) that the jump caches are for */
     atomic_uint asleep;           /* the thread waits on attention */
     struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
     void *alt_stack;              /* for signals while guest code has the stack pointer */

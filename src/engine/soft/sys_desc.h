@@ -21,8 +21,9 @@ enum desc_type {
 
 #define DESC_ACCESSED 1
 #define DESC_BUSY 2
-#define DESC_WRITABLE 2 /* of data; readable, of code */
-#define DESC_CONFORMING 4
+#define DESC_WRITABLE 2    /* of data; readable, of code */
+#define DESC_CONFORMING 4  /* of code */
+#define DESC_EXPAND_DOWN 4 /* of data */
 #define DESC_CODE 8
 
 struct desc {

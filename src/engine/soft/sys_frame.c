@@ -108,7 +108,7 @@ static int stack_linear(struct soft_cpu *cpu, const struct frame_stack *stack, u
         return gva_is_canonical(off) && gva_is_canonical(last) ? SOFT_OK : soft_raise_err(cpu, EXC_SS, stack->error);
     }
     bool fits = last <= ss->limit;
-    if (cpu->protected_mode && (ss->attr & (DESC_CODE | DESC_CONFORMING)) == DESC_CONFORMING) /* expand-down data */
+    if (cpu->protected_mode && (ss->attr & (DESC_CODE | DESC_EXPAND_DOWN)) == DESC_EXPAND_DOWN)
         fits = off > ss->limit && last <= (ss->attr & SEG_DB ? UINT32_MAX : UINT16_MAX);
     if ((ss->attr & SEG_UNUSABLE) || !fits)
         return soft_raise_err(cpu, EXC_SS, stack->error);

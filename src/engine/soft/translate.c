@@ -27,12 +27,13 @@ static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
 {
     unsigned off = gpa & PAGE_MASK;
     unsigned start = off;
+    unsigned bits = trans_is_wide(t) ? 64 : 32;
 
     t->count = 0;
     t->off[0] = (uint16_t)off;
     while (t->count < CACHE_BLOCK_INSNS && off < PAGE_SIZE) {
         struct insn *insn = &t->insn[t->count];
-        if (insn_decode(t->cpu->svm, insn, hva + (off - start), (unsigned)(PAGE_SIZE - off), 64) != 0)
+        if (insn_decode(t->cpu->svm, insn, hva + (off - start), (unsigned)(PAGE_SIZE - off), bits) != 0)
             break;
         if (insn->cls == INSN_INVALID && PAGE_SIZE - off < INSN_MAX_LEN)
             break;
@@ -103,7 +104,7 @@ void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
         add_link(t, link, emit_jmp(&t->e), (unsigned)guest_off);
     } else {
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-        emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)guest_off);
+        trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
         emit_land_at(emit_jmp(&t->e), t->cache->dispatch, &t->e);
     }
     t->ended = true;

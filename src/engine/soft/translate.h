@@ -38,6 +38,28 @@ struct trans {
 /* Translates the block at rip (its byte at hva, guest-physical gpa). The caller has made room. Vectors must be parked. */
 struct block *translate_block(struct soft_cpu *, gpa_t gpa, const uint8_t *hva, uint32_t mode);
 
+/* --- 32-bit code (BLOCK_CODE32): addresses are 32 bits, computed anew for every access, since a register's upper half may hold anything --- */
+
+static inline bool trans_is_wide(const struct trans *t) /* 64-bit code */
+{
+    return !(t->mode & BLOCK_CODE32);
+}
+
+/* Bytes of an address, and of what PUSH, POP, CALL and RET move. */
+static inline unsigned trans_word(const struct trans *t)
+{
+    return trans_is_wide(t) ? 8 : 4;
+}
+
+/* dst = base + disp as an address */
+static inline void trans_lea(struct trans *t, unsigned dst, unsigned base, int32_t disp)
+{
+    if (trans_is_wide(t))
+        emit_lea(&t->e, dst, base, disp);
+    else
+        emit_op_mem(&t->e, OP_LEA, false, dst, base, disp);
+}
+
 /* --- parts of the translator; each returns false where the instruction is left to step --- */
 
 /* Home of a guest register on the host, or REG_NONE for R9, R10 and R11, which live in the context. */
@@ -49,6 +71,9 @@ unsigned trans_value(struct trans *, unsigned gpr, unsigned scratch);
 unsigned trans_address(struct trans *);
 /* Shadow lookup of [gva_reg, size): afterwards gva_reg + HOST_S2 is the host address. gva_reg is never HOST_S2. */
 void trans_lookup(struct trans *, unsigned gva_reg, unsigned size, bool write);
+
+/* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
+unsigned trans_pointer(struct trans *, unsigned home);
 
 /* PUSH, POP and LEAVE in forms that are translated: they neither end a block nor touch flags. */
 bool trans_is_plain_stack(const struct insn *);

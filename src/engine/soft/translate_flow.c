@@ -10,7 +10,7 @@ static const struct insn *current(const struct trans *t)
 
 bool trans_is_plain_stack(const struct insn *insn)
 {
-    if (insn->cls != INSN_STACK || insn->opsize != 8)
+    if (insn->cls != INSN_STACK || insn->opsize * 8 != insn->mode_bits)
         return false;
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
@@ -24,13 +24,13 @@ bool trans_is_plain_stack(const struct insn *insn)
 
 void trans_push_lookup(struct trans *t)
 {
-    emit_lea(&t->e, HOST_S1, HOST_SP, -8);
-    trans_lookup(t, HOST_S1, 8, true);
+    trans_lea(t, HOST_S1, HOST_SP, -(int32_t)trans_word(t));
+    trans_lookup(t, HOST_S1, trans_word(t), true);
 }
 
 void trans_push_done(struct trans *t)
 {
-    emit_lea(&t->e, HOST_SP, HOST_SP, -8);
+    trans_lea(t, HOST_SP, HOST_SP, -(int32_t)trans_word(t));
 }
 
 static void push_gpr(struct trans *t, unsigned gpr)
@@ -39,11 +39,11 @@ static void push_gpr(struct trans *t, unsigned gpr)
 
     trans_push_lookup(t);
     if (home != REG_NONE) {
-        emit_op_sib(&t->e, OP_MOV_STORE, true, home, HOST_S1, HOST_S2, 1, 0);
+        emit_op_sib(&t->e, OP_MOV_STORE, trans_is_wide(t), home, HOST_S1, HOST_S2, 1, 0);
     } else {
         emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
         emit_load_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
-        emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+        emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     }
     trans_push_done(t);
 }
@@ -51,7 +51,7 @@ static void push_gpr(struct trans *t, unsigned gpr)
 static void push_imm(struct trans *t, int32_t imm)
 {
     trans_push_lookup(t);
-    emit_rex(&t->e, true, 0, HOST_S2, HOST_S1); /* mov qword [S1 + S2], imm32 */
+    emit_rex(&t->e, trans_is_wide(t), 0, HOST_S2, HOST_S1); /* mov [S1 + S2], imm32 */
     emit8(&t->e, 0xc7);
     emit8(&t->e, 0x04);
     emit8(&t->e, (uint8_t)((HOST_S2 & 7) << 3 | (HOST_S1 & 7)));
@@ -66,13 +66,13 @@ static bool push_mem(struct trans *t)
 
     if (gva == REG_NONE)
         return false;
-    trans_lookup(t, gva, 8, false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S2, gva, HOST_S2, 1, 0);
+    trans_lookup(t, gva, trans_word(t), false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S2, gva, HOST_S2, 1, 0);
     emit_store_ctx(&t->e, HOST_S2, CTX_TEMP);
     trans_push_lookup(t);
     emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
     emit_load_ctx(&t->e, HOST_S2, CTX_TEMP);
-    emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+    emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
     return true;
 }
@@ -81,12 +81,23 @@ static void pop_gpr(struct trans *t, unsigned gpr)
 {
     unsigned home = trans_home(gpr);
 
-    trans_lookup(t, HOST_SP, 8, false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, true, home == REG_NONE ? HOST_S2 : home, HOST_SP, HOST_S2, 1, 0);
+    unsigned top = trans_pointer(t, HOST_SP);
+    trans_lookup(t, top, trans_word(t), false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), home == REG_NONE ? HOST_S2 : home, top, HOST_S2, 1, 0);
     if (home == REG_NONE)
         emit_store_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
     if (gpr != GPR_RSP)
-        emit_lea(&t->e, HOST_SP, HOST_SP, 8);
+        trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t));
+}
+
+static void leave(struct trans *t)
+{
+    unsigned frame = trans_pointer(t, GPR_RBP);
+
+    trans_lookup(t, frame, trans_word(t), false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S2, frame, HOST_S2, 1, 0);
+    trans_lea(t, HOST_SP, GPR_RBP, (int32_t)trans_word(t));
+    emit_mov(&t->e, GPR_RBP, HOST_S2);
 }
 
 bool trans_stack(struct trans *t)
@@ -105,12 +116,7 @@ bool trans_stack(struct trans *t)
             push_imm(t, (int32_t)insn->op[0].imm);
         return true;
     case ZYDIS_MNEMONIC_POP: pop_gpr(t, insn->op[0].reg); return true;
-    default: /* LEAVE */
-        trans_lookup(t, GPR_RBP, 8, false);
-        emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S2, GPR_RBP, HOST_S2, 1, 0);
-        emit_lea(&t->e, HOST_SP, GPR_RBP, 8);
-        emit_mov(&t->e, GPR_RBP, HOST_S2);
-        return true;
+    default: leave(t); return true;
     }
 }
 
@@ -136,14 +142,14 @@ static bool load_target(struct trans *t)
 
     if (!insn->has_mem) {
         unsigned value = trans_value(t, insn->op[0].reg, HOST_S1);
-        emit_mov(&t->e, HOST_S1, value);
+        emit_op_reg(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, value);
         return true;
     }
     unsigned gva = trans_address(t);
     if (gva == REG_NONE)
         return false;
-    trans_lookup(t, gva, 8, false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, gva, HOST_S2, 1, 0);
+    trans_lookup(t, gva, trans_word(t), false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, gva, HOST_S2, 1, 0);
     return true;
 }
 
@@ -168,8 +174,8 @@ static void push_return_address(struct trans *t)
     trans_push_lookup(t);
     emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
     emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
-    emit_lea(&t->e, HOST_S2, HOST_S2, t->off[t->at + 1]);
-    emit_op_mem(&t->e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
+    trans_lea(t, HOST_S2, HOST_S2, t->off[t->at + 1]);
+    emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
 }
 
@@ -199,9 +205,10 @@ static bool emit_return(struct trans *t)
     const struct insn *insn = current(t);
     int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
 
-    trans_lookup(t, HOST_SP, 8, false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, 0);
-    emit_lea(&t->e, HOST_SP, HOST_SP, 8 + extra);
+    unsigned top = trans_pointer(t, HOST_SP);
+    trans_lookup(t, top, trans_word(t), false);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
+    trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t) + extra);
     dispatch(t);
     return true;
 }
@@ -232,6 +239,8 @@ bool trans_control(struct trans *t)
 {
     const struct insn *insn = current(t);
 
+    if (!trans_is_wide(t) && insn->opsize != 4) /* a 16-bit one truncates EIP */
+        return false;
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP: return emit_jump(t);
     case ZYDIS_MNEMONIC_CALL: return emit_call(t);

@@ -23,9 +23,31 @@ unsigned trans_value(struct trans *t, unsigned gpr, unsigned scratch)
     return scratch;
 }
 
+unsigned trans_pointer(struct trans *t, unsigned home)
+{
+    if (trans_is_wide(t))
+        return home;
+    emit_op_reg(&t->e, OP_MOV_LOAD, false, HOST_S1, home);
+    return HOST_S1;
+}
+
 static bool fits_disp(int64_t value)
 {
     return value >= INT32_MIN && value <= INT32_MAX;
+}
+
+/* Whether an address in this segment is base plus offset, with nothing to check. 64-bit code has no other segments. */
+static bool segment_serves(const struct trans *t, unsigned seg)
+{
+    if (trans_is_wide(t))
+        return true;
+    switch (seg) {
+    case SEG_DS:
+    case SEG_SS: return true;
+    case SEG_FS: return t->mode & BLOCK_FS;
+    case SEG_GS: return t->mode & BLOCK_GS;
+    default: return false;
+    }
 }
 
 /* base + index * scale + disp into dst, which may be a scratch register or an operand's home; addrsize 4 truncates. */
@@ -68,7 +90,7 @@ unsigned trans_address(struct trans *t)
     const struct insn_mem *m = &insn->mem;
     bool based = m->seg == SEG_FS || m->seg == SEG_GS;
 
-    if (insn->addrsize < 4 || !fits_disp(m->disp))
+    if (insn->addrsize < 4 || !fits_disp(m->disp) || !segment_serves(t, m->seg))
         return REG_NONE;
     if (m->rip_relative) {
         if (!rip_address(t, HOST_S1, insn))
@@ -81,7 +103,7 @@ unsigned trans_address(struct trans *t)
     }
     if (based) {
         emit_load_ctx(&t->e, HOST_S2, seg_base_disp(m->seg));
-        emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+        emit_op_sib(&t->e, OP_LEA, trans_is_wide(t), HOST_S1, HOST_S1, HOST_S2, 1, 0);
     }
     return HOST_S1;
 }
