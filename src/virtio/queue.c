@@ -52,13 +52,6 @@ int ring_broken(struct virtq *q, const char *why)
 
 /* --- life --- */
 
-static void rewind_ring(struct virtq_state *s)
-{
-    s->avail_index = s->used_index = s->published_index = 0;
-    s->avail_wrap = s->used_wrap = s->published_wrap = 1;
-    s->broken = s->kicks_off = 0;
-}
-
 void virtq_init(struct virtq *q, struct mem *mem, uint16_t max_size)
 {
     BUG_ON(max_size == 0 || max_size > VIRTQ_SIZE_MAX || (max_size & (max_size - 1)));
@@ -68,8 +61,13 @@ void virtq_init(struct virtq *q, struct mem *mem, uint16_t max_size)
 
 void virtq_reset(struct virtq *q)
 {
-    q->state = (struct virtq_state){.max_size = q->state.max_size, .size = q->state.max_size};
-    rewind_ring(&q->state);
+    q->state = (struct virtq_state){
+        .max_size = q->state.max_size,
+        .size = q->state.max_size,
+        .avail_wrap = 1,
+        .used_wrap = 1,
+        .published_wrap = 1,
+    };
     q->features = 0;
     q->desc_hva = q->driver_hva = q->device_hva = NULL;
     q->in_use = 0;
@@ -124,7 +122,6 @@ int virtq_enable(struct virtq *q, uint64_t features)
     q->why = map_rings(q);
     if (q->why)
         return -EINVAL;
-    rewind_ring(&q->state);
     q->state.enabled = 1;
     return 0;
 }

@@ -53,7 +53,7 @@ static void advance(const struct virtq *q, uint16_t *index, uint8_t *wrap, unsig
     *index = (uint16_t)to;
 }
 
-/* From what was published to a position that is at most a lap ahead. */
+/* From what was published to a position that is at most a lap ahead; more than a lap, when it is not. */
 static unsigned ahead(const struct virtq *q, uint16_t index, uint8_t wrap)
 {
     return index + (wrap == q->state.published_wrap ? 0U : q->state.size) - q->state.published_index;
@@ -168,8 +168,6 @@ static bool publish(struct virtq *q)
 {
     struct virtq_state *s = &q->state;
     uint32_t wish, flags;
-    uint16_t index;
-    uint8_t wrap;
 
     /* Release: the buffers' bytes, this descriptor's fields and those behind it are there before these flags. */
     store16_release(&desc_at(q, s->published_index)->flags, q->held_flags);
@@ -180,12 +178,8 @@ static bool publish(struct virtq *q)
     flags = wish >> EVENT_FLAGS_SHIFT & EVENT_FLAGS_MASK;
     if (flags != EVENT_DESC || !ring_has_event_idx(q))
         return flags != EVENT_DISABLE;
-    index = wish & (EVENT_WRAP - 1);
-    wrap = !!(wish & EVENT_WRAP);
-    /* Wanted when that descriptor is among the fresh ones. One behind them, in the same lap, is long over. */
-    if (index >= s->size || (wrap == s->published_wrap && index < s->published_index))
-        return false;
-    return ahead(q, index, wrap) < ahead(q, s->used_index, s->used_wrap);
+    /* Wanted when that descriptor is among the fresh ones. One behind them, in the same lap, seems to be very far ahead. */
+    return ahead(q, wish & (EVENT_WRAP - 1), !!(wish & EVENT_WRAP)) < ahead(q, s->used_index, s->used_wrap);
 }
 
 static void kicks(struct virtq *q)

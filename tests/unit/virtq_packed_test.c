@@ -255,6 +255,12 @@ static void a_saved_position_outside_of_the_ring_is_refused(void **state)
     assert_refused(f, &bad);
 }
 
+static void rings_may_end_where_memory_does(void **state)
+{
+    assert_fits(*state, RAM - 128, RAM - 4, RAM - 4);
+    assert_fits_not(*state, RAM - 112, RAM - 2, RAM - 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +276,7 @@ int main(void)
         TEST(odd_wishes_for_interrupts_are_taken_as_they_can_be),
         TEST(an_interrupt_at_a_position_of_the_next_lap_comes_there),
         TEST(a_saved_state_between_laps_goes_on_there),
+        TEST(rings_may_end_where_memory_does),
         TEST(a_saved_position_outside_of_the_ring_is_refused),
     };
 

@@ -141,10 +141,17 @@ static void an_indirect_table_ends_the_chain_and_holds_no_other(void **state)
     start(f, 8, INDIRECT);
     f->d.indirect = DRIVER_TABLE;
     driver_add(&f->d, segs, 1, 2);
+    *(struct driver_desc *)driver_at(&f->d, FREE_GPA) = (struct driver_desc){.addr = FREE_GPA, .len = 5};
     desc = driver_at(&f->d, driver_area(&f->d, 0) + 16);
-    *desc = (struct driver_desc){.addr = driver_area(&f->d, 0), .len = 16, {.flags = DRIVER_INDIRECT}};
+    *desc = (struct driver_desc){.addr = FREE_GPA, .len = 16, {.flags = DRIVER_INDIRECT}};
     driver_show(&f->d);
     assert_breaks(f);
+}
+
+static void rings_may_end_where_memory_does(void **state)
+{
+    assert_fits(*state, RAM - 128, RAM - 22, RAM - 72);
+    assert_fits_not(*state, RAM - 112, RAM - 20, RAM - 68);
 }
 
 static void indexes_run_through_all_their_65536_values(void **state)
@@ -203,6 +210,7 @@ int main(void)
         TEST(a_loop_breaks_the_queue),
         TEST(an_indirect_table_ends_the_chain_and_holds_no_other),
         TEST(indexes_run_through_all_their_65536_values),
+        TEST(rings_may_end_where_memory_does),
         TEST(a_size_that_is_no_power_of_two_is_refused),
         TEST(a_saved_state_with_the_wraps_of_a_packed_one_is_refused),
     };

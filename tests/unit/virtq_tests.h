@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 
@@ -774,6 +775,94 @@ static void threads_do_not_sleep_through_each_others_work(void **state)
     }
 }
 
+#define DUEL_ROUNDS 60000U
+
+struct duel {
+    struct fixture *f;
+    unsigned ready, prepared, started, finished; /* rounds; atomic */
+    unsigned popped;
+    bool device_saw;
+};
+
+static void tell(unsigned *where, unsigned round)
+{
+    __atomic_store_n(where, round, __ATOMIC_RELEASE);
+}
+
+static void wait_for(const unsigned *where, unsigned round)
+{
+    while (__atomic_load_n(where, __ATOMIC_ACQUIRE) != round)
+        sched_yield();
+}
+
+/* In turns: an entry is shown while the driver asks for interrupts, and kicks are asked for while the driver shows a chain. */
+static void *duel_device(void *opaque)
+{
+    struct duel *duel = opaque;
+    struct virtq *q = &duel->f->q;
+
+    for (unsigned round = 1; round <= DUEL_ROUNDS; round++) {
+        wait_for(&duel->ready, round);
+        if (round % 2 == 0) {
+            virtq_set_kicks(q, false);
+        } else if (virtq_pop(q, &duel->f->chain) == 1) {
+            duel->popped++;
+            virtq_push(q, &duel->f->chain, 0);
+        }
+        tell(&duel->prepared, round);
+        wait_for(&duel->started, round);
+        duel->device_saw = round % 2 ? virtq_publish(q) : virtq_set_kicks(q, true);
+        tell(&duel->finished, round);
+    }
+    return NULL;
+}
+
+/* Returns whether one of them saw the other. */
+static bool duel_round(struct duel *duel, unsigned round)
+{
+    struct virtq_driver *d = &duel->f->d;
+    bool driver_saw;
+    uint32_t len;
+
+    if (round % 2)
+        driver_set_interrupts(d, false);
+    else
+        driver_request(d, "x", 1, 0);
+    tell(&duel->ready, round);
+    wait_for(&duel->prepared, round);
+    tell(&duel->started, round);
+    for (volatile unsigned wait = round / 2 % 128; wait; wait--) /* the moments shift against each other */
+        ;
+    driver_saw = round % 2 ? driver_set_interrupts(d, true) : driver_show(d);
+    wait_for(&duel->finished, round);
+    if (round % 2)
+        driver_take(d, &len);
+    return driver_saw || duel->device_saw;
+}
+
+/* Both tell and then look at the same time: if neither saw the other, both would go to sleep. */
+static void one_side_always_sees_the_other(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
+        struct duel duel = {.f = f};
+        unsigned missed = 0;
+        pthread_t thread;
+
+        start(f, 4, event_idx ? EVENT_IDX : 0);
+        driver_request(&f->d, "x", 1, 0);
+        driver_show(&f->d);
+        assert_int_equal(pthread_create(&thread, NULL, duel_device, &duel), 0);
+        for (unsigned round = 1; round <= DUEL_ROUNDS; round++)
+            missed += !duel_round(&duel, round);
+        pthread_join(thread, NULL);
+        assert_int_equal(duel.popped, DUEL_ROUNDS / 2);
+        assert_int_equal(f->q.stats.chains, DUEL_ROUNDS / 2);
+        assert_int_equal(missed, 0);
+    }
+}
+
 /* --- enabling, reset, saved state --- */
 
 static void only_possible_rings_can_be_enabled(void **state)
@@ -806,6 +895,31 @@ static void only_possible_rings_can_be_enabled(void **state)
     virtq_init(&f->q, &f->mem, 4);
     driver_connect(&f->d, &f->q.state);
     assert_int_equal(virtq_enable(&f->q, format), -EINVAL); /* 8 entries where 4 were offered */
+}
+
+static int enable_at(struct fixture *f, gpa_t desc, gpa_t driver, gpa_t device)
+{
+    virtq_reset(&f->q);
+    f->q.state.size = 8;
+    f->q.state.desc = desc;
+    f->q.state.driver = driver;
+    f->q.state.device = device;
+    return virtq_enable(&f->q, format);
+}
+
+/* Rings of 8 entries, each apart, the others where they always are. */
+static void assert_fits(struct fixture *f, gpa_t desc, gpa_t driver, gpa_t device)
+{
+    assert_int_equal(enable_at(f, desc, f->d.driver, f->d.device), 0);
+    assert_int_equal(enable_at(f, f->d.desc, driver, f->d.device), 0);
+    assert_int_equal(enable_at(f, f->d.desc, f->d.driver, device), 0);
+}
+
+static void assert_fits_not(struct fixture *f, gpa_t desc, gpa_t driver, gpa_t device)
+{
+    assert_int_equal(enable_at(f, desc, f->d.driver, f->d.device), -EINVAL);
+    assert_int_equal(enable_at(f, f->d.desc, driver, f->d.device), -EINVAL);
+    assert_int_equal(enable_at(f, f->d.desc, f->d.driver, device), -EINVAL);
 }
 
 static void a_queue_that_was_reset_starts_anew_with_another_size(void **state)
@@ -983,8 +1097,9 @@ static void a_saved_state_that_no_queue_can_have_is_refused(void **state)
         TEST(a_driver_kicks_when_kicks_are_on_and_the_device_has_seen_all),                                                                \
         TEST(event_idx_saves_kicks_for_what_the_device_has_not_come_to), TEST(interrupts_come_when_the_driver_wants_them),                 \
         TEST(event_idx_asks_for_an_interrupt_some_chains_on), TEST(nothing_is_lost_in_a_long_random_run),                                  \
-        TEST(threads_do_not_sleep_through_each_others_work), TEST(only_possible_rings_can_be_enabled),                                     \
-        TEST(a_queue_that_was_reset_starts_anew_with_another_size), TEST(a_saved_queue_goes_on_in_another),                                \
-        TEST(a_queue_that_is_off_or_broken_is_saved_too), TEST(a_saved_state_that_no_queue_can_have_is_refused)
+        TEST(threads_do_not_sleep_through_each_others_work), TEST(one_side_always_sees_the_other),                                         \
+        TEST(only_possible_rings_can_be_enabled), TEST(a_queue_that_was_reset_starts_anew_with_another_size),                              \
+        TEST(a_saved_queue_goes_on_in_another), TEST(a_queue_that_is_off_or_broken_is_saved_too),                                          \
+        TEST(a_saved_state_that_no_queue_can_have_is_refused)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
