@@ -1,17 +1,17 @@
 /* umbra probe: what this host offers to a VMM. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <sched.h>
+#include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/types.h"
+#include "block/backend.h"
 #include "cli/cli.h"
 #include "cli/host_kvm.h"
 #include "cpu/engine.h"
@@ -70,19 +70,26 @@ static void probe_node(const char *name, const char *path)
     row(name, text);
 }
 
-static void probe_io_uring(void)
+static void probe_disks(void)
 {
-    struct io_uring_params params = {0};
-    long fd = syscall(SYS_io_uring_setup, 1, &params);
+    char why[128], text[200];
+
+    if (block_uring_usable(why)) {
+        row("io_uring", "yes");
+        row("disk I/O", "io_uring (--disk PATH,engine=threads: worker threads)");
+        return;
+    }
+    snprintf(text, sizeof(text), "no: %s", why);
+    row("io_uring", text);
+    row("disk I/O", "worker threads");
+}
+
+static void probe_user_network(void)
+{
     char text[160];
 
-    if (fd < 0) {
-        snprintf(text, sizeof(text), "no: %s", strerror(errno));
-    } else {
-        snprintf(text, sizeof(text), "yes");
-        close((int)fd);
-    }
-    row("io_uring", text);
+    snprintf(text, sizeof(text), "yes: --net user, by libslirp %s", slirp_version_string());
+    row("user network", text);
 }
 
 /* In a child: a process that made one cannot go back. */
@@ -163,7 +170,8 @@ int cli_probe(int argc, char **argv)
     probe_kvm();
     probe_node("tun", "/dev/net/tun");
     probe_node("vhost-net", "/dev/vhost-net");
-    probe_io_uring();
+    probe_user_network();
+    probe_disks();
     probe_user_namespaces();
     probe_huge_pages();
     probe_code_memory();

@@ -88,9 +88,10 @@ def test_completion_offers_commands_options_and_values(umbra, tmp_path):
 def test_probe_has_a_row_for_everything_that_matters(umbra):
     rows = dict(re.findall(r"^(\S.{16}\S?) +(\S.*)$", text(umbra, "probe"), re.M))
     rows = {name.strip(): value for name, value in rows.items()}
-    for name in ("KVM", "tun", "vhost-net", "io_uring", "user namespaces", "huge pages", "code memory", "software engine"):
+    for name in ("KVM", "tun", "vhost-net", "io_uring", "user network", "user namespaces", "huge pages", "code memory", "software engine"):
         assert re.match("yes|no|present|absent|usable|/dev/kvm is there|the software", rows[name]), name
     assert "software engine" in rows["--engine auto"]
+    assert rows["disk I/O"].startswith("io_uring" if rows["io_uring"] == "yes" else "worker threads")
 
 
 def test_probe_lists_the_features_that_guests_get(umbra):

@@ -94,6 +94,39 @@ static void the_table_groups_numbers_and_leaves_out_exits_that_never_occurred(vo
     free(text);
 }
 
+static void report_number(void *opaque, struct stats_out *out)
+{
+    out->number(out, "device", "kicks", *(uint64_t *)opaque);
+}
+
+static void whoever_was_added_is_asked_in_order_until_it_is_removed(void **state)
+{
+    struct vm vm = make_vm();
+    uint64_t numbers[3] = {111, 222, 333};
+    struct stats_reporter reporters[3];
+    char *text, *first, *last;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        reporters[i] = (struct stats_reporter){.report = report_number, .opaque = &numbers[i]};
+        stats_add(&vm, &reporters[i]);
+    }
+    stats_remove(&vm, &reporters[1]);
+    text = write_text(&vm, false);
+    first = strstr(text, "111");
+    last = strstr(text, "333");
+    assert_true(first && last && first < last);
+    assert_null(strstr(text, "222"));
+    free(text);
+    stats_remove(&vm, &reporters[2]);
+    stats_remove(&vm, &reporters[0]);
+    stats_remove(&vm, &reporters[0]); /* is not there any more */
+    assert_null(vm.reporters);
+    text = write_text(&vm, true);
+    assert_null(strstr(text, "device"));
+    free(text);
+}
+
 static void the_json_has_every_number(void **state)
 {
     struct vm vm = make_vm();
@@ -189,6 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_groups_numbers_and_leaves_out_exits_that_never_occurred),
+        cmocka_unit_test(whoever_was_added_is_asked_in_order_until_it_is_removed),
         cmocka_unit_test(the_json_has_every_number),
         cmocka_unit_test(every_exit_reason_has_a_name_of_its_own),
         cmocka_unit_test(a_vm_that_never_ran_and_an_engine_without_counters_do),
