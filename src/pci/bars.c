@@ -113,15 +113,14 @@ static uint64_t reserved(const struct pci_bar *bar)
     return is_io(bar) ? bar->size : MAX(bar->size, PAGE_SIZE);
 }
 
-/* A BAR whose home overlaps. Those without a home have none at 0, which is in no window. */
+/* A BAR whose home overlaps. One that has none yet, as bar itself, has 0 there, which is no home. */
 static const struct pci_bar *neighbour(const struct pci_host *h, const struct pci_bar *bar, uint64_t base)
 {
     for (unsigned i = 0; i < PCI_SLOTS * PCI_BARS; i++) {
         const struct pci_device *dev = h->slots[i / PCI_BARS];
         const struct pci_bar *other = dev ? &dev->bars[i % PCI_BARS] : NULL;
 
-        if (other && other != bar && other->home && is_io(other) == is_io(bar) &&
-            overlap(base, reserved(bar), other->home, reserved(other)))
+        if (other && other->home && is_io(other) == is_io(bar) && overlap(base, reserved(bar), other->home, reserved(other)))
             return other;
     }
     return NULL;

@@ -361,6 +361,24 @@ static void a_64_bit_bar_moves_above_4_gib_and_back(void **state)
     assert_int_equal(mem(f, old), 0x12);
 }
 
+static void every_one_of_six_bars_moves(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_function six;
+
+    fake_function_init(&six, NULL, NULL);
+    for (unsigned i = 0; i < PCI_BARS; i++)
+        fake_add_bar(&six, i, PCI_BAR_MEM32, 4096, (uint8_t)(0x60 + i));
+    fake_attach(&f->pci, &six, 9);
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        uint32_t to = (uint32_t)(MEM32 + MIB(10 + i % 3) + KIB(64) * i);
+
+        move(f, 9, i, to);
+        assert_int_equal(mem(f, to), 0x60 + i);
+    }
+    pci_detach(&six.dev);
+}
+
 static void a_bar_moves_by_bytes_too(void **state)
 {
     struct fixture *f = *state;
@@ -571,6 +589,18 @@ static void a_shared_line_stands_until_the_last_lets_go(void **state)
     assert_int_equal(line->rises, 2);
 }
 
+static void a_line_that_is_up_before_comes_with_the_function(void **state)
+{
+    struct fixture *f = *state;
+
+    pci_set_intx(&f->other.dev, true);
+    assert_false(f->pci.lines[9 % 4].level);
+    fake_attach(&f->pci, &f->other, 9);
+    assert_true(f->pci.lines[9 % 4].level);
+    pci_set_intx(&f->other.dev, false);
+    assert_false(f->pci.lines[9 % 4].level);
+}
+
 /* --- reset and saved state --- */
 
 static void disturb(struct fixture *f)
@@ -679,6 +709,7 @@ int main(void)
         DEVICE_TEST(the_windows_fill_to_the_last_byte),
         DEVICE_TEST(a_moved_bar_answers_at_its_new_address_alone),
         DEVICE_TEST(a_64_bit_bar_moves_above_4_gib_and_back),
+        DEVICE_TEST(every_one_of_six_bars_moves),
         DEVICE_TEST(a_bar_moves_by_bytes_too),
         DEVICE_TEST(decoding_bits_map_and_unmap),
         DEVICE_TEST(outside_of_the_windows_a_bar_is_unmapped_until_moved),
@@ -689,6 +720,7 @@ int main(void)
         DEVICE_TEST(a_bar_that_is_read_while_it_moves_answers_or_is_absent),
         DEVICE_TEST(the_line_follows_and_interrupt_disable_takes_it_off),
         DEVICE_TEST(a_shared_line_stands_until_the_last_lets_go),
+        DEVICE_TEST(a_line_that_is_up_before_comes_with_the_function),
         DEVICE_TEST(a_reset_brings_back_what_firmware_gave),
         DEVICE_TEST(saved_state_is_restored_with_its_mappings_and_its_line),
         DEVICE_TEST(impossible_state_is_refused),
