@@ -13,7 +13,8 @@ struct block_fake {
     uint8_t *disk;
     struct block_request *first, **last; /* submitted and not done */
     unsigned waiting, flushed;           /* how many are so; how many of these flush_submissions() has passed */
-    unsigned submissions, batches, drains;
+    unsigned submissions, batches;
+    bool in_batch; /* done() was called, and not yet batch_done() */
     bool *freed;
 };
 
@@ -79,12 +80,14 @@ static inline void block_fake_done(struct block_fake *f, unsigned nth, int error
     f->flushed -= f->flushed != 0;
     if (!error)
         block_fake_do(f, r);
+    f->in_batch = true;
     r->done(r, error);
 }
 
 static inline void block_fake_batch_done(struct block_fake *f)
 {
     f->batches++;
+    f->in_batch = false;
     if (f->backend.batch_done)
         f->backend.batch_done(f->backend.owner);
 }
@@ -93,8 +96,7 @@ static inline void block_fake_drain(struct block_backend *b)
 {
     struct block_fake *f = block_fake_of(b);
 
-    f->drains++;
-    while (f->first) {
+    while (f->first || f->in_batch) {
         while (f->first)
             block_fake_done(f, 0, 0);
         block_fake_batch_done(f);
@@ -105,7 +107,7 @@ static inline void block_fake_free(struct block_backend *b)
 {
     struct block_fake *f = block_fake_of(b);
 
-    BUG_ON(f->first);
+    BUG_ON(f->first || f->in_batch);
     if (f->freed)
         *f->freed = true;
     free(f->disk);

@@ -1,13 +1,5 @@
 /* The virtio disk: every request and what it comes to, many under way, batches, resets meanwhile, cache modes, what a hostile driver asks. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
+#include "block_image.h"
 
 #include "block_fake.h"
 #include "virtio/blk.h"
@@ -52,6 +44,7 @@ static void on_interrupt(void *transport, int queue)
 {
     struct fixture *f = transport;
 
+    loop_stop(f->loop);
     if (queue < 0)
         f->config_interrupts++;
     else
@@ -132,7 +125,7 @@ static int teardown(void **state)
 
     if (f->dev) {
         virtio_free(f->dev);
-        assert_true(f->fake_freed);
+        assert_true(!f->fake || f->fake_freed);
     }
     no_memory = false;
     loop_free(f->loop);
@@ -697,6 +690,64 @@ static void a_disk_that_has_no_memory_at_all_is_not_made(void **state)
     assert_true(f->fake_freed);
 }
 
+/* --- with a real backend --- */
+
+static void make_with_image(struct fixture *f, const char *path, int engine)
+{
+    struct block_options bo = {.path = path, .engine = engine};
+    struct virtio_env env = {.mem = &f->mem, .loop = f->loop};
+    struct virtio_blk_options o = {.queues = 1};
+    struct err e = {""};
+    struct block_backend *b = block_open(&bo, f->loop, &e);
+
+    if (!b)
+        fail_msg("%s", e.text);
+    f->dev = virtio_blk_new(&env, "blk0", b, &o, &e);
+    if (!f->dev)
+        fail_msg("%s", e.text);
+    f->dev->interrupt = on_interrupt;
+    f->dev->transport = f;
+}
+
+static void do_on_loop(struct fixture *f, uint32_t type, uint64_t sector, const void *out, uint32_t out_len, uint32_t in_len, uint8_t *in)
+{
+    int token = ask(f, type, sector, out, out_len, in_len);
+
+    ring_bell(f, 0);
+    while (!driver_has_used(&f->d[0]))
+        assert_int_equal(loop_run(f->loop), 0);
+    assert_int_equal(status_of(f, token), VIRTIO_BLK_S_OK);
+    if (in_len)
+        memcpy(in, driver_in(&f->d[0], token), in_len);
+}
+
+static void an_image_behind_either_engine_keeps_what_is_written(void **state)
+{
+    static const int engines[] = {BLOCK_ENGINE_AUTO, BLOCK_ENGINE_THREADS};
+    struct fixture *f = *state;
+    uint8_t bytes[1024], back[1024];
+
+    image_dir_make();
+    for (unsigned i = 0; i < ARRAY_SIZE(engines); i++) {
+        make_with_image(f, image_make("disk", MIB(1)), engines[i]);
+        start(f, USUAL);
+        for (unsigned k = 0; k < 20; k++) {
+            memset(bytes, (int)(k + 1), sizeof(bytes));
+            do_on_loop(f, VIRTIO_BLK_T_OUT, 4ULL * k, bytes, sizeof(bytes), 0, NULL);
+        }
+        do_on_loop(f, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, 0, NULL);
+        for (unsigned k = 0; k < 20; k++) {
+            do_on_loop(f, VIRTIO_BLK_T_IN, 4ULL * k, NULL, 0, sizeof(back), back);
+            assert_true(all_bytes(back, (uint8_t)(k + 1), sizeof(back)));
+            image_read(image_path("disk"), 2048ULL * k, back, sizeof(back));
+            assert_true(all_bytes(back, (uint8_t)(k + 1), sizeof(back)));
+        }
+        virtio_free(f->dev);
+        f->dev = NULL;
+    }
+    image_dir_remove();
+}
+
 /* --- resets --- */
 
 static void a_reset_is_not_finished_while_a_read_can_write_to_memory(void **state)
@@ -918,6 +969,7 @@ int main(void)
         TEST(the_loop_does_the_work_when_it_is_not_inline),
         TEST(without_memory_for_more_at_once_requests_wait_for_their_turn),
         TEST(a_disk_that_has_no_memory_at_all_is_not_made),
+        TEST(an_image_behind_either_engine_keeps_what_is_written),
         TEST(a_reset_is_not_finished_while_a_read_can_write_to_memory),
         TEST(a_reset_ends_a_request_of_several_ranges_after_the_one_under_way),
         TEST(a_queue_reset_leaves_the_other_queues_requests_alone),
