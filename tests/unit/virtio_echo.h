@@ -87,6 +87,8 @@ static inline void echo_start(struct virtio_device *dev)
 
 static inline void echo_reset(struct virtio_device *dev)
 {
+    for (unsigned q = 0; q < dev->queue_count; q++)
+        BUG_ON(virtio_queue_ready(dev, q)); /* whatever a reset ends in passing finds no queue to push to */
     echo_of(dev)->resets++;
 }
 

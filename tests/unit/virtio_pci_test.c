@@ -511,6 +511,8 @@ static void an_enabled_queue_keeps_its_rings(void **state)
     put64(f, QUEUE_DESC, 0);
     put(f, QUEUE_SIZE, 2, 2);
     put(f, QUEUE_ENABLE, 2, 0);
+    assert_true(get(f, QUEUE_DESC, 8) == f->driver[0].desc);
+    assert_int_equal(get(f, QUEUE_SIZE, 2), f->driver[0].size);
     assert_int_equal(get(f, QUEUE_ENABLE, 2), 1);
     put(f, QUEUE_VECTOR, 2, 0);
     assert_int_equal(get(f, QUEUE_VECTOR, 2), 0);
