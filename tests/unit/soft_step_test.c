@@ -184,7 +184,7 @@ static void a_waiting_x87_exception_is_looked_at_by_mmx_instructions(void **stat
     f->cpu.gpr[GPR_RAX] = ARENA + ARENA_BYTES; /* nothing there */
     vec_image_use(&f->cpu, XSTATE_X87);
     vec_put16(f->cpu.xsave + FX_FSW, 0x80 | 0x01); /* ES, IE */
-    STEP(f, 0x0f, 0xfc, 0x00); /* paddb mm0, [rax] */
+    STEP(f, 0x0f, 0xfc, 0x00);                     /* paddb mm0, [rax] */
     assert_int_equal(delivered.vector, EXC_MF);
     STEP(f, 0x0f, 0x2d, 0x00); /* cvtps2pi mm0, [rax] */
     assert_int_equal(delivered.vector, EXC_MF);
