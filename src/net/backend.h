@@ -35,8 +35,8 @@ struct net_ops {
      */
     int (*send)(struct net_backend *, const struct iovec *, unsigned count);
     /*
-     * Ends a batch of send(), always: what they caused may be put off until then. True: recv() has frames, and reading is on; readable()
-     * tells it too. May be NULL.
+     * Ends a batch of send(), always: what they caused may be put off until then. True: reading is on, and recv() has frames, which the
+     * owner takes now, or calls set_reading() once more to be told of them. May be NULL.
      */
     bool (*flush)(struct net_backend *);
     /* One frame into iov; what has no room is cut off. Bytes with the header, -EAGAIN: none there, readable() will tell; or -errno. */

@@ -302,8 +302,6 @@ static bool user_net_flush(struct net_backend *backend)
     pthread_mutex_lock(&net->lock);
     round_of(net, NULL, 0);
     more = net->reading && net->first;
-    if (more)
-        loop_timer_set(&net->timer, 0);
     pthread_mutex_unlock(&net->lock);
     return more;
 }
@@ -351,7 +349,7 @@ static void user_net_set_reading(struct net_backend *backend, bool on)
     struct user_net *net = user_net_of(backend);
 
     pthread_mutex_lock(&net->lock);
-    if (on && !net->reading && net->first)
+    if (on && net->first)
         loop_timer_set(&net->timer, 0);
     net->reading = on;
     pthread_mutex_unlock(&net->lock);

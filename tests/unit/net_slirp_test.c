@@ -95,7 +95,8 @@ static void send_frame(struct guest *g, uint8_t *frame, size_t len, struct virti
 
 static void flush(struct guest *g)
 {
-    g->net->ops->flush(g->net);
+    if (g->net->ops->flush(g->net))
+        g->net->ops->set_reading(g->net, true); /* be told */
 }
 
 static void ethernet(const struct guest *g, uint8_t *frame, unsigned type)
