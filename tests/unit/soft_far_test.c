@@ -223,19 +223,12 @@ static void call_gate_faults(void **state)
     expect_clean_fault(sys_call_far, &insn, EXC_GP, GATE);
 }
 
-static void task_switches_end_the_run_and_do_not_exist_in_long_mode(void **state)
+static void task_switches_do_not_exist_in_long_mode(void **state)
 {
     (void)state;
-    start_protected(0);
-    put_system(TSS_SEL, 9, 0, TSS, 0x67);
-    struct insn insn = far_direct(4, TSS_SEL, 0);
-    assert_int_equal(sys_jmp_far(cpu, &insn), SOFT_EXIT);
-    assert_true(flat.internal);
-    put_system(TSS_SEL, 11, 0, TSS, 0x67); /* busy */
-    expect_clean_fault(sys_jmp_far, &insn, EXC_GP, TSS_SEL);
     start_long(0);
     put_system(TSS_SEL, 9, 0, TSS, 0x67);
-    insn = far_mem(4, TSS_SEL, 0);
+    struct insn insn = far_mem(4, TSS_SEL, 0);
     expect_clean_fault(sys_jmp_far, &insn, EXC_GP, TSS_SEL);
 }
 
@@ -429,16 +422,11 @@ static void iret_to_a_16_bit_stack_loads_sp_alone(void **state)
     assert_int_equal(cpu->gpr[GPR_RSP], 0x15678);
 }
 
-static void iret_that_needs_a_task_switch_or_vm86_ends_the_run(void **state)
+static void iret_that_needs_vm86_ends_the_run(void **state)
 {
     (void)state;
     start_protected(0);
     struct insn insn = plain_insn(4);
-    cpu->rflags |= FLAG_NT;
-    put_system(FREE, 11, 0, 0x4000, 0x67);
-    poke(TSS, 2, FREE);
-    assert_int_equal(sys_iret(cpu, &insn), SOFT_EXIT);
-    start_protected(0);
     put_iret(4, TARGET, 0x1000, FLAG_VM | FLAG_ONE, 0x1000, 0x2000);
     assert_int_equal(sys_iret(cpu, &insn), SOFT_EXIT);
     assert_true(flat.internal);
@@ -692,7 +680,7 @@ int main(void)
         cmocka_unit_test(call_gate_16_uses_words),
         cmocka_unit_test(call_gate_64_has_no_parameters_and_a_null_stack),
         cmocka_unit_test(call_gate_faults),
-        cmocka_unit_test(task_switches_end_the_run_and_do_not_exist_in_long_mode),
+        cmocka_unit_test(task_switches_do_not_exist_in_long_mode),
         cmocka_unit_test(far_return_to_the_same_ring_drops_parameters),
         cmocka_unit_test(far_return_outwards_takes_the_stack_and_drops_inner_segments),
         cmocka_unit_test(far_return_faults),
@@ -701,7 +689,7 @@ int main(void)
         cmocka_unit_test(iretq_faults),
         cmocka_unit_test(iret_keeps_what_the_ring_may_not_change),
         cmocka_unit_test(iret_to_a_16_bit_stack_loads_sp_alone),
-        cmocka_unit_test(iret_that_needs_a_task_switch_or_vm86_ends_the_run),
+        cmocka_unit_test(iret_that_needs_vm86_ends_the_run),
         cmocka_unit_test(iret_to_a_task_that_is_none_faults),
         cmocka_unit_test(iret_real_mode),
         cmocka_unit_test(real_mode_far_transfers),

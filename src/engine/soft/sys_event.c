@@ -4,6 +4,7 @@
 #include "engine/soft/mmu.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/sys_frame.h"
+#include "engine/soft/sys_task.h"
 
 #define DR6_BD BIT(13)
 #define DR7_GD BIT(13)
@@ -146,6 +147,14 @@ static int choose_stack(struct soft_cpu *cpu, const struct delivery *d, const st
     return SOFT_OK;
 }
 
+/* A task of its own, which finds the error code on its stack. */
+static int deliver_task(struct soft_cpu *cpu, const struct delivery *d, uint16_t sel)
+{
+    struct task_old old = {.rip = d->rip, .flags = d->flags, .ext = d->ext, .has_error = d->has_error, .error = d->error};
+
+    return task_switch(cpu, TASK_CALL, sel, &old);
+}
+
 static int deliver_gate(struct soft_cpu *cpu, const struct delivery *d)
 {
     uint64_t frame[6];
@@ -159,7 +168,7 @@ static int deliver_gate(struct soft_cpu *cpu, const struct delivery *d)
     if (result != SOFT_OK)
         return result;
     if (gate.type == DESC_TASK)
-        return soft_internal(cpu, "vector %u asks for a hardware task switch, which this engine lacks", d->vector);
+        return deliver_task(cpu, d, gate.sel);
     result = load_handler_cs(cpu, d, &gate, &cs);
     if (result == SOFT_OK)
         result = choose_stack(cpu, d, &gate, cs.sel & 3, &stack);

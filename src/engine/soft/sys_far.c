@@ -3,13 +3,15 @@
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/sys_event.h"
 #include "engine/soft/sys_frame.h"
+#include "engine/soft/sys_task.h"
 
-/* Where a far transfer goes, fully checked. */
+/* Where a far transfer goes, fully checked; unless it was to another task. */
 struct far_target {
     struct cpu_seg cs; /* the ring is in its selector */
     uint64_t rip;
     unsigned size;   /* bytes of one word of a CALL's frame */
     unsigned params; /* words that a call gate copies to the inner stack */
+    bool task;       /* it was another task, which runs now */
 };
 
 static uint64_t truncate(uint64_t rip, unsigned size)
@@ -92,13 +94,19 @@ static int resolve_gate(struct soft_cpu *cpu, struct desc *gate, uint16_t gate_s
     return result != SOFT_OK ? result : seg_check_target(cpu, &target->cs, target->rip, 0);
 }
 
-static int task_switch(struct soft_cpu *cpu, const struct desc *d, uint16_t sel)
+/* A TSS, or a task gate, which names one. */
+static int far_task(struct soft_cpu *cpu, const struct desc *d, uint16_t sel, bool call)
 {
+    struct task_old old = {.rip = cpu->next_rip, .flags = cpu->rflags};
+
     if (MAX(cpu->cpl, sel & 3U) > desc_dpl(d))
         return desc_raise(cpu, EXC_GP, sel, 0);
-    if (!desc_present(d))
-        return desc_raise(cpu, EXC_NP, sel, 0);
-    return soft_internal(cpu, "a far transfer to selector 0x%x asks for a hardware task switch, which this engine lacks", sel);
+    if (desc_type(d) == DESC_TASK) {
+        if (!desc_present(d))
+            return desc_raise(cpu, EXC_NP, sel, 0);
+        sel = task_gate_selector(d);
+    }
+    return task_switch(cpu, call ? TASK_CALL : TASK_JUMP, sel, &old);
 }
 
 static int resolve(struct soft_cpu *cpu, const struct insn *insn, bool call, struct far_target *target)
@@ -109,6 +117,7 @@ static int resolve(struct soft_cpu *cpu, const struct insn *insn, bool call, str
 
     target->size = insn->opsize;
     target->params = 0;
+    target->task = false;
     if (result != SOFT_OK)
         return result;
     if (!cpu->protected_mode)
@@ -129,8 +138,10 @@ static int resolve(struct soft_cpu *cpu, const struct insn *insn, bool call, str
     case DESC_TSS16:
     case DESC_TSS:
     case DESC_TASK:
-        if (!cpu->long_mode)
-            return task_switch(cpu, &d, sel);
+        if (!cpu->long_mode) {
+            target->task = true;
+            return far_task(cpu, &d, sel, call);
+        }
         break;
     default: break;
     }
@@ -143,7 +154,7 @@ int sys_jmp_far(struct soft_cpu *cpu, const struct insn *insn)
     struct far_target target;
     int result = resolve(cpu, insn, false, &target);
 
-    if (result == SOFT_OK)
+    if (result == SOFT_OK && !target.task)
         commit(cpu, &target);
     return result;
 }
@@ -184,7 +195,7 @@ int sys_call_far(struct soft_cpu *cpu, const struct insn *insn)
     struct frame_stack stack;
     int result = resolve(cpu, insn, true, &target);
 
-    if (result != SOFT_OK)
+    if (result != SOFT_OK || target.task)
         return result;
     if (cpu->protected_mode && (target.cs.sel & 3) < cpu->cpl)
         return call_inwards(cpu, &target);

@@ -2,6 +2,7 @@
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/sys_frame.h"
+#include "engine/soft/sys_task.h"
 
 /* Where a return goes, checked but not yet loaded. */
 struct far_return {
@@ -147,27 +148,14 @@ static void commit_iret(struct soft_cpu *cpu, const struct far_return *ret, uint
     commit(cpu, ret, 3 * size);
 }
 
-/*
- * With NT set IRET returns to the task that the TSS links to. Ring 3 may set NT and try, so that a link to nothing must be
- * the fault that it is, and only a real one the end.
- */
+/* With NT set IRET returns to the task that the TSS links to. */
 static int return_to_task(struct soft_cpu *cpu)
 {
+    struct task_old old = {.rip = cpu->next_rip, .flags = cpu->rflags};
     uint64_t sel;
-    struct desc d;
     int result = frame_task_link(cpu, &sel);
 
-    if (result == SOFT_OK && (sel & 4)) /* in the LDT */
-        result = desc_raise(cpu, EXC_TS, (uint16_t)sel, 0);
-    if (result == SOFT_OK)
-        result = desc_get(cpu, (uint16_t)sel, EXC_TS, 0, &d);
-    if (result != SOFT_OK)
-        return result;
-    if (desc_type(&d) != DESC_TSS_BUSY && desc_type(&d) != DESC_TSS16_BUSY)
-        return desc_raise(cpu, EXC_TS, (uint16_t)sel, 0);
-    if (!desc_present(&d))
-        return desc_raise(cpu, EXC_NP, (uint16_t)sel, 0);
-    return soft_internal(cpu, "IRET with NT set asks for a hardware task switch, which this engine lacks");
+    return result != SOFT_OK ? result : task_switch(cpu, TASK_RETURN, (uint16_t)sel, &old);
 }
 
 static int iret_protected(struct soft_cpu *cpu, unsigned size)
