@@ -62,7 +62,7 @@ insn_tests := $(patsubst tests/insn/%.c,$(B)/tests/insn/%,$(wildcard tests/insn/
 .PHONY: all deps-build
 all: $(B)/umbra $(if $(filter release,$(m)),build/umbra)
 
-deps-build deps-test deps-guest deps-image: deps-%:
+deps-build deps-test deps-guest deps-image deps-bench: deps-%:
 	@tools/deps.sh $*
 
 build/umbra: build/release/umbra
@@ -222,6 +222,13 @@ soak: test-builds
 lint: | deps-build deps-test $(tables)
 	@tests/gates/run
 
+# --- measuring: in turn with QEMU's TCG; ROUNDS of them, as Markdown tables ---
+
+ROUNDS ?= 3
+.PHONY: bench
+bench: all guest | deps-bench
+	@tests/bench/io.py $(ROUNDS)
+
 # --- installing ---
 
 $(B)/umbra.1: $(B)/umbra
@@ -240,6 +247,7 @@ help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
 	@echo "make image      a Debian on a disk       make run-debian boot it"
 	@echo "make test       every test               make soak       the long ones"
+	@echo "make bench      beside QEMU's TCG"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
 	@echo "make guest      the default guest        make guests     the test guests"
 	@echo "make unit-tests, insn-tests, fuzzers     build these of m="
