@@ -1,0 +1,319 @@
+/* Shadow tables: what is filled, what each flush leaves, and how code pages are kept from writes. */
+#include "soft_paging.h"
+
+/* --- shadow tables --- */
+
+static void a_fill_makes_the_entry_an_addend(void **state)
+{
+    struct fixture *f = *state;
+    gva_t gva = 0xffff888000001000ULL;
+
+    start_long(f);
+    map_long(f, gva, DATA, PTE_P | PTE_W);
+    assert_int_equal(mmu_fill(&f->cpu, gva + 0x123, MMU_READ), SOFT_OK);
+    assert_int_equal(table_entry(f, false, false, gva) + gva, (uintptr_t)ram(f, DATA));
+    assert_int_equal(table_entry(f, false, true, gva), 0); /* D is clear: the first write must walk */
+    assert_int_equal(mmu_fill(&f->cpu, gva + 0x123, MMU_WRITE), SOFT_OK);
+    assert_int_equal(table_entry(f, false, true, gva) + gva, (uintptr_t)ram(f, DATA));
+    mmu_flush_all(&f->cpu);
+    assert_int_equal(table_entry(f, false, false, gva), 0);
+    assert_int_equal(table_entry(f, false, true, gva), 0);
+    assert_int_equal(mmu_fill(&f->cpu, gva, MMU_READ), SOFT_OK); /* D is set by now: both at once */
+    assert_true(table_entry(f, false, true, gva) != 0);
+}
+
+static void nothing_but_plain_ram_is_filled(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    map_long(f, 0x1000, HOLE_GPA, PTE_P | PTE_W);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_READ), SOFT_SLOW);
+    map_long(f, 0x1000, APIC_BASE_DEFAULT, PTE_P | PTE_W);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_SLOW);
+    map_long(f, 0x1000, ROM_GPA, PTE_P | PTE_W | PTE_D);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_SLOW);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_READ), SOFT_OK);
+    assert_int_equal(table_entry(f, false, true, 0x1000), 0);
+    assert_int_equal(mmu_fill(&f->cpu, 0x2000, MMU_READ), SOFT_SLOW);
+}
+
+static void the_apic_page_hides_ram(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t value;
+
+    start_long(f);
+    f->cpu.apic_base = DATA | APIC_BASE_ENABLE;
+    map_long(f, 0x1000, DATA, PTE_P | PTE_W);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_READ), SOFT_SLOW);
+    assert_int_equal(mmu_read(&f->cpu, 0x1030, &value, 4, MMU_READ), SOFT_OK);
+    assert_int_equal(value, 0xa1b2c3d4);
+    f->cpu.apic_base |= APIC_BASE_X2APIC; /* no page in this mode */
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_READ), SOFT_OK);
+}
+
+static void flushes_spare_global_entries_as_they_must(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    map_long(f, 0x1000, DATA, PTE_P | PTE_W | PTE_D | PTE_G);
+    map_long(f, 0x2000, DATA, PTE_P | PTE_W | PTE_D);
+    for (unsigned i = 1; i <= 2; i++)
+        assert_int_equal(mmu_fill(&f->cpu, i * 0x1000, MMU_READ), SOFT_OK);
+    mmu_flush_nonglobal(&f->cpu);
+    assert_true(table_entry(f, false, false, 0x1000) && table_entry(f, false, true, 0x1000));
+    assert_false(table_entry(f, false, false, 0x2000) || table_entry(f, false, true, 0x2000));
+    mmu_flush_page(&f->cpu, 0x1fff);
+    assert_false(table_entry(f, false, false, 0x1000) || table_entry(f, false, true, 0x1000));
+
+    f->cpu.cr4 &= ~CR4_PGE; /* G counts for nothing then */
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_READ), SOFT_OK);
+    mmu_flush_nonglobal(&f->cpu);
+    assert_false(table_entry(f, false, false, 0x1000));
+}
+
+static void invlpg_takes_the_whole_large_page(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t all = PTE_P | PTE_W | PTE_U;
+    gva_t far = 0x600000;
+
+    start_long(f);
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), all, all | PTE_D);
+    entry_put(f, PAGING_4LEVEL, 2, far, MIB(6) | all | PTE_PS | PTE_D);
+    entry_put(f, PAGING_4LEVEL, 2, 0xa00000, MIB(10) | all | PTE_PS | PTE_D);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(mmu_fill(&f->cpu, 0x400000 + i * 0x1000, MMU_READ), SOFT_OK);
+    assert_int_equal(mmu_fill(&f->cpu, 0xa00000, MMU_READ), SOFT_OK);
+    /* The guest has split the page by now; the old pieces must go all the same. */
+    entry_put(f, PAGING_4LEVEL, 2, 0x400000, 0);
+    mmu_flush_page(&f->cpu, 0x401000);
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(table_entry(f, false, false, 0x400000 + i * 0x1000));
+    assert_true(table_entry(f, false, false, 0xa00000) != 0);
+
+    build(f, PAGING_4LEVEL, 3, 0x40000000, 0, all, all | PTE_D);
+    assert_int_equal(mmu_fill(&f->cpu, 0x40000000, MMU_READ), SOFT_OK);
+    assert_int_equal(mmu_fill(&f->cpu, 0x40800000, MMU_READ), SOFT_OK);
+    mmu_flush_page(&f->cpu, 0x40000000);
+    assert_false(table_entry(f, false, false, 0x40800000));
+}
+
+static void invlpg_takes_both_halves_of_a_4m_page(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t all = PTE_P | PTE_W | PTE_U;
+
+    set_mode(f, PAGING_32);
+    build(f, PAGING_32, 2, 0x800000, MIB(8), all, all | PTE_D);
+    assert_int_equal(mmu_fill(&f->cpu, 0x800000, MMU_READ), SOFT_OK);
+    assert_int_equal(mmu_fill(&f->cpu, 0xa00000, MMU_READ), SOFT_OK);
+    mmu_flush_page(&f->cpu, 0xa01000);
+    assert_false(table_entry(f, false, false, 0x800000) || table_entry(f, false, false, 0xa00000));
+}
+
+static void protecting_a_page_revokes_every_write_entry(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t flags = PTE_P | PTE_W | PTE_U | PTE_D;
+
+    start_long(f);
+    for (unsigned i = 0; i < 8; i++) {
+        map_long(f, 0x10000 + i * 0x1000, DATA, flags | (i & 1 ? PTE_G : 0));
+        f->cpu.cpl = i & 2 ? 3 : 0;
+        assert_int_equal(mmu_fill(&f->cpu, 0x10000 + i * 0x1000, MMU_WRITE), SOFT_OK);
+    }
+    map_long(f, 0x20000, DATA + 0x1000, flags);
+    assert_int_equal(mmu_fill(&f->cpu, 0x20000, MMU_WRITE), SOFT_OK);
+    smc_protect(&f->svm, DATA + 0x10);
+    assert_true(smc_has_code(&f->svm, DATA));
+    for (unsigned i = 0; i < 8; i++) {
+        f->cpu.cpl = i & 2 ? 3 : 0;
+        assert_true(table_entry(f, i & 2, false, 0x10000 + i * 0x1000) != 0);
+        assert_false(table_entry(f, i & 2, true, 0x10000 + i * 0x1000));
+        assert_int_equal(mmu_fill(&f->cpu, 0x10000 + i * 0x1000, MMU_WRITE), SOFT_SLOW);
+        assert_int_equal(mmu_fill(&f->cpu, 0x10000 + i * 0x1000, MMU_READ), SOFT_OK);
+        assert_false(table_entry(f, i & 2, true, 0x10000 + i * 0x1000));
+    }
+    f->cpu.cpl = 3;
+    assert_true(table_entry(f, true, true, 0x20000) != 0);
+}
+
+static void writing_to_a_code_page_drops_its_code_once(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t value = 0x1122334455667788ULL;
+    void *hva;
+
+    start_long(f);
+    map_long(f, 0x1000, DATA, PTE_P | PTE_W);
+    smc_protect(&f->svm, DATA);
+    assert_int_equal(mmu_write(&f->cpu, 0x1004, &value, 8, MMU_WRITE), SOFT_OK);
+    assert_int_equal(get64(f, DATA + 4), value);
+    assert_int_equal(seen.drop_count, 1);
+    assert_int_equal(seen.dropped[0], DATA);
+    assert_false(smc_has_code(&f->svm, DATA));
+    assert_int_equal(mmu_write(&f->cpu, 0x1004, &value, 8, MMU_WRITE), SOFT_OK);
+    assert_int_equal(seen.drop_count, 1);
+    assert_true(table_entry(f, false, true, 0x1000) != 0);
+    smc_protect(&f->svm, DATA);
+    assert_false(table_entry(f, false, true, 0x1000));
+    assert_int_equal(mmu_host(&f->cpu, 0x1004, 4, MMU_WRITE, &hva), SOFT_OK);
+    assert_ptr_equal(hva, ram(f, DATA + 4));
+    assert_int_equal(seen.drop_count, 2);
+}
+
+static void a_written_range_drops_the_code_of_all_its_pages(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 4; i++)
+        smc_protect(&f->svm, DATA + i * PAGE_SIZE);
+    smc_written(&f->svm, DATA + PAGE_SIZE - 1, 2);
+    assert_int_equal(seen.drop_count, 2);
+    assert_true(smc_has_code(&f->svm, DATA + 2 * PAGE_SIZE));
+    smc_written(&f->svm, 0, UINT64_MAX);
+    assert_int_equal(seen.drop_count, 4);
+    smc_written(&f->svm, HOLE_GPA, 100);
+    smc_written(&f->svm, DATA, 0);
+    smc_protect(&f->svm, HOLE_GPA);
+    assert_false(smc_has_code(&f->svm, HOLE_GPA));
+}
+
+/* All of the address space onto the first 2 MiB. */
+static void map_everything(struct fixture *f)
+{
+    start_long(f);
+    for (unsigned i = 0; i < 512; i++) {
+        put64(f, T4 + i * 8, T3 | PTE_P | PTE_W | PTE_U);
+        put64(f, T3 + i * 8, T2 | PTE_P | PTE_W | PTE_U);
+        put64(f, T2 + i * 8, PTE_PS | PTE_P | PTE_W | PTE_U | PTE_D);
+    }
+    f->cpu.cr3 = T4;
+}
+
+static void sparse_tables_are_given_back(void **state)
+{
+    struct fixture *f = *state;
+    gva_t gva = 0;
+
+    map_everything(f);
+    mmu_maintain(&f->cpu); /* nothing to do yet */
+    for (unsigned i = 0; i <= SHADOW_POPULATED_MAX / 2; i++, gva += MIB(2)) {
+        assert_int_equal(atomic_load(&f->cpu.attention), 0);
+        assert_int_equal(mmu_fill(&f->cpu, gva, MMU_READ), SOFT_OK);
+    }
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+    assert_true(table_entry(f, false, false, 0) != 0);
+    mmu_maintain(&f->cpu);
+    assert_int_equal(table_entry(f, false, false, 0), 0);
+    assert_int_equal(table_entry(f, false, true, gva - MIB(2)), 0);
+    atomic_store(&f->cpu.attention, 0);
+    assert_int_equal(mmu_fill(&f->cpu, 0, MMU_READ), SOFT_OK);
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    smc_protect(&f->svm, 0);
+    assert_int_equal(table_entry(f, false, true, 0), 0);
+}
+
+static void tables_that_were_only_looked_at_are_given_back_too(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    f->cpu.cr3 = T4; /* nothing is mapped */
+    for (unsigned i = 0; i < SHADOW_POPULATED_MAX; i++)
+        assert_int_equal(mmu_fill(&f->cpu, i * MIB(2), MMU_WRITE), SOFT_SLOW);
+    assert_int_equal(mmu_fill(&f->cpu, 0, MMU_WRITE), SOFT_SLOW); /* again: the same page */
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    assert_int_equal(mmu_fill(&f->cpu, 0, MMU_READ), SOFT_SLOW); /* of another table */
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+}
+
+static void a_full_list_is_flushed_and_still_revocable(void **state)
+{
+    struct fixture *f = *state;
+
+    map_everything(f);
+    for (unsigned i = 0; i < SHADOW_RECORDS + 10; i++)
+        assert_int_equal(mmu_fill(&f->cpu, (gva_t)i << 12, MMU_READ), SOFT_OK);
+    assert_int_equal(table_entry(f, false, false, 0), 0);
+    for (gpa_t page = 0; page < MIB(2); page += PAGE_SIZE)
+        smc_protect(&f->svm, page);
+    for (unsigned i = 0; i < SHADOW_RECORDS + 10; i++)
+        if (table_entry(f, false, true, (gva_t)i << 12))
+            fail_msg("page %u can be written", i);
+}
+
+/* A random history: no entry may ever outlive what flushes promise, and no code page may be writable. */
+static void random_histories_keep_the_invariants(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t seed = 88172645463325252ULL;
+
+    start_long(f);
+    for (unsigned i = 0; i < 64; i++)
+        map_long(f, i * PAGE_SIZE, DATA + i * PAGE_SIZE, PTE_P | PTE_W | PTE_U);
+    for (unsigned round = 0; round < 20000; round++) {
+        gva_t gva;
+        gpa_t page;
+
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        gva = (seed >> 8 & 63) * PAGE_SIZE;
+        page = DATA + (seed >> 16 & 63) * PAGE_SIZE;
+        f->cpu.cpl = seed & BIT(40) ? 3 : 0;
+        switch (seed % 8) {
+        case 0: /* remap, as an OS does it */
+            map_long(f, gva, page, PTE_P | PTE_W | PTE_U | (seed & BIT(41) ? PTE_G : 0) | (seed & BIT(42) ? PTE_D : 0));
+            mmu_flush_page(&f->cpu, gva);
+            break;
+        case 1: smc_protect(&f->svm, page); break;
+        case 2: smc_written(&f->svm, page, 1); break;
+        case 3:
+            if (seed & BIT(43))
+                mmu_flush_nonglobal(&f->cpu);
+            break;
+        default: mmu_fill(&f->cpu, gva, seed & BIT(44) ? MMU_WRITE : MMU_READ);
+        }
+        if (round % 16)
+            continue;
+        for (gva = 0; gva < 64 * PAGE_SIZE; gva += PAGE_SIZE) {
+            gpa_t mapped = entry_get(f, PAGING_4LEVEL, 1, gva) & PTE_ADDR;
+
+            for (unsigned i = 0; i < 4; i++) {
+                uint64_t addend = table_entry(f, i & 1, i & 2, gva);
+
+                if (addend)
+                    assert_ptr_equal((uint8_t *)(uintptr_t)(addend + gva), ram(f, mapped));
+                if (addend && (i & 2))
+                    assert_false(smc_has_code(&f->svm, mapped));
+            }
+        }
+    }
+}
+
+#define MMU_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        MMU_TEST(a_fill_makes_the_entry_an_addend),
+        MMU_TEST(nothing_but_plain_ram_is_filled),
+        MMU_TEST(the_apic_page_hides_ram),
+        MMU_TEST(flushes_spare_global_entries_as_they_must),
+        MMU_TEST(invlpg_takes_the_whole_large_page),
+        MMU_TEST(invlpg_takes_both_halves_of_a_4m_page),
+        MMU_TEST(protecting_a_page_revokes_every_write_entry),
+        MMU_TEST(writing_to_a_code_page_drops_its_code_once),
+        MMU_TEST(a_written_range_drops_the_code_of_all_its_pages),
+        MMU_TEST(sparse_tables_are_given_back),
+        MMU_TEST(tables_that_were_only_looked_at_are_given_back_too),
+        MMU_TEST(a_full_list_is_flushed_and_still_revocable),
+        MMU_TEST(random_histories_keep_the_invariants),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
