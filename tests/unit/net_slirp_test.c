@@ -49,6 +49,7 @@ struct guest {
     uint32_t seq, ack, peer_acked;
     uint32_t received, received_sum;
     bool connected, closed;
+    bool silent; /* it answers nothing: with nonsense in the air the answers would go to and fro for ever */
 };
 
 /* --- frames --- */
@@ -230,7 +231,7 @@ static void on_frame(struct guest *g)
         return;
     }
     g->frames++;
-    if (get16(g->frame + 12) == ETHERTYPE_IP && g->frame[23] == IPPROTO_TCP)
+    if (get16(g->frame + 12) == ETHERTYPE_IP && g->frame[23] == IPPROTO_TCP && !g->silent)
         on_tcp(g);
     if (g->stop_at_frame)
         loop_stop(g->loop);
@@ -748,8 +749,9 @@ static void nonsense_from_the_guest_does_no_harm(void **state)
 
     open_net(g, NULL, 0);
     find_host(g);
+    g->silent = true;
     srand(SEED);
-    for (unsigned i = 0; i < 50000; i++) {
+    for (unsigned i = 0; i < 20000; i++) {
         size_t len = 54 + (size_t)rand() % (rand() % 16 ? 100 : 2000);
         unsigned protocol = (uint8_t[]){IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, 2}[rand() % 4];
 
@@ -781,6 +783,7 @@ static void fragments_do_no_harm(void **state)
 
     open_net(g, NULL, 0);
     find_host(g);
+    g->silent = true;
     srand(SEED);
     for (unsigned i = 0; i < 20000; i++) {
         size_t len = 34 + (size_t)rand() % (rand() % 16 ? 100 : 2000);
