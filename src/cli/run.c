@@ -1,5 +1,6 @@
 /* umbra run: settings, the machine, its console, signals, and what is said at the end. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,6 +203,16 @@ static int signals_init(struct run *r, struct err *e)
 
 /* --- the run --- */
 
+/* Before anything is opened: a number that nobody handed down would else soon be a file of our own. */
+static int check_descriptors(const struct config *c, struct err *e)
+{
+    for (unsigned i = 0; i < c->net_count; i++)
+        if (c->nets[i].kind == NET_FD && fcntl(c->nets[i].fd, F_GETFD) < 0)
+            return err_set(e, EBADF, "--net fd=%d: this file descriptor is not open: whoever starts umbra opens the tap and hands it down",
+                           c->nets[i].fd);
+    return 0;
+}
+
 static int write_statistics(struct run *r, struct err *e)
 {
     const char *path = r->config.stats_path;
@@ -312,7 +323,9 @@ int cli_run(int argc, char **argv)
     }
     prctl(PR_SET_NAME, run.config.name);
     terminal_init();
-    error = signals_init(&run, &e);
+    error = check_descriptors(&run.config, &e);
+    if (!error)
+        error = signals_init(&run, &e);
     if (error) {
         log_error("%s", e.text);
         status = EXIT_FAILURE;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "cpu/stats.h"
 #include "machine/machine.h"
 
 /* --- guests: raw images that a multiboot header loads at 1 MiB and enters in 32-bit mode, flat, interrupts off --- */
@@ -38,6 +39,8 @@ struct test {
     size_t out_len;
     struct loop_timer timer;
 };
+
+static char disk[] = "/tmp/umbra-test-XXXXXX";
 
 static void put32(uint8_t *p, uint32_t value)
 {
@@ -77,6 +80,20 @@ static size_t take_output(void *opaque, const uint8_t *data, size_t len)
     return len;
 }
 
+static int make_disk(void **state)
+{
+    int fd = mkstemp(disk);
+
+    (void)state;
+    return fd < 0 || ftruncate(fd, (off_t)MIB(1)) != 0 || close(fd) != 0 ? -1 : 0;
+}
+
+static int remove_disk(void **state)
+{
+    (void)state;
+    return unlink(disk);
+}
+
 static struct test *start(void)
 {
     struct test *t = aligned_alloc(64, ALIGN_UP(sizeof(*t), 64));
@@ -103,6 +120,24 @@ static int build(struct test *t)
     int error = machine_init(&t->machine, &t->config, &t->e);
 
     return error ? error : machine_init_devices(&t->machine, &consoles, &t->e);
+}
+
+static void set(struct config *c, const char *key, const char *value)
+{
+    struct err e;
+
+    if (config_set(c, key, value, &e) != 0)
+        fail_msg("%s", e.text);
+}
+
+static void with_a_device_of_each_kind(struct config *c)
+{
+    char value[64];
+
+    snprintf(value, sizeof(value), "%s,ro,queues=2", disk);
+    set(c, "disk", value);
+    set(c, "net", "user");
+    set(c, "console", "virtio");
 }
 
 static struct test *build_with(const char *code, size_t len, void (*settings)(struct config *))
@@ -195,9 +230,10 @@ static void it_comes_down_wherever_descriptors_run_out(void **state)
     for (unsigned more = 0; !built; more++) {
         struct test *t = start();
 
-        assert_true(more < 32);
+        assert_true(more < 64);
         write_kernel(t, STOP, sizeof(STOP) - 1, LOAD_GPA);
         t->config.memory_shared = true;
+        with_a_device_of_each_kind(&t->config);
         low = (struct rlimit){.rlim_cur = before + more, .rlim_max = limit.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
         built = build(t) == 0;
@@ -218,6 +254,111 @@ static void more_cpus_than_the_engine_has_are_refused(void **state)
     t->config.cpus = VCPU_MAX;
     assert_int_equal(build(t), -EINVAL);
     assert_non_null(strstr(t->e.text, "--cpus 64"));
+    finish(t);
+}
+
+/* --- devices on PCI --- */
+
+static void a_disk_that_is_missing_takes_the_machine_down_again(void **state)
+{
+    struct test *t = start();
+
+    (void)state;
+    write_kernel(t, STOP, sizeof(STOP) - 1, LOAD_GPA);
+    with_a_device_of_each_kind(&t->config);
+    set(&t->config, "disk", "/nonexistent/disk");
+    assert_true(build(t) < 0);
+    assert_non_null(strstr(t->e.text, "/nonexistent/disk"));
+    assert_int_equal(t->machine.virtio_count, 0);
+    assert_null(t->machine.vm.reporters);
+    finish(t);
+}
+
+static void devices_have_their_slots_in_the_order_of_kinds(void **state)
+{
+    static const enum virtio_id ids[] = {VIRTIO_ID_BLK, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_CONSOLE};
+    struct test *t = build_with(STOP, sizeof(STOP) - 1, with_a_device_of_each_kind);
+
+    (void)state;
+    assert_int_equal(t->machine.virtio_count, ARRAY_SIZE(ids));
+    for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
+        assert_int_equal(virtio_pci_device(t->machine.virtio[i].pci)->ops->id, ids[i]);
+        assert_int_equal(pci_config_get(t->machine.pci.slots[i + 1], 2, 2), 0x1040 + ids[i]);
+    }
+    assert_ptr_equal(t->machine.virtio_console, virtio_pci_device(t->machine.virtio[3].pci));
+    finish(t);
+}
+
+static void without_rng(struct config *c)
+{
+    set(c, "rng", "off");
+}
+
+static void what_was_not_configured_is_not_there(void **state)
+{
+    struct test *t = build_with(STOP, sizeof(STOP) - 1, without_rng);
+
+    (void)state;
+    assert_int_equal(t->machine.virtio_count, 0);
+    assert_null(t->machine.virtio_console);
+    assert_null(t->machine.pci.slots[1]);
+    finish(t);
+}
+
+static void as_many_as_can_be(struct config *c)
+{
+    char value[64];
+
+    snprintf(value, sizeof(value), "%s,ro", disk);
+    for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
+        set(c, "disk", value);
+    for (unsigned i = 0; i < CONFIG_NETS_MAX; i++)
+        set(c, "net", "user");
+    set(c, "console", "virtio");
+}
+
+static void the_largest_configuration_has_room_on_the_bus(void **state)
+{
+    (void)state;
+    ENDS(POWER_OFF STOP, as_many_as_can_be, VM_END_POWEROFF, 0);
+}
+
+/* Byte 2 of slot 1's configuration space by 0xcf8 and 0xcfe: the device id's low byte goes to the debug exit. */
+#define EXIT_WITH_DEVICE_ID "\xb8\x00\x08\x00\x80\x66\xba\xf8\x0c\xef\x66\xba\xfe\x0c\xec\x66\xba\xf4\x00\xee" STOP
+
+static void rng_and_debug_exit(struct config *c)
+{
+    c->debug_exit = true;
+}
+
+static void no_rng_and_debug_exit(struct config *c)
+{
+    c->debug_exit = true;
+    c->rng = false;
+}
+
+static void a_guest_finds_its_devices_by_the_configuration_ports(void **state)
+{
+    (void)state;
+    ENDS(EXIT_WITH_DEVICE_ID, rng_and_debug_exit, VM_END_DEBUG_EXIT, 0x44 << 1 | 1);
+    ENDS(EXIT_WITH_DEVICE_ID, no_rng_and_debug_exit, VM_END_DEBUG_EXIT, 0xff);
+}
+
+static void statistics_have_every_device(void **state)
+{
+    static const char *const groups[] = {"blk0", "net0", "rng0", "console0"};
+    struct test *t = build_with(STOP, sizeof(STOP) - 1, with_a_device_of_each_kind);
+    char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    (void)state;
+    assert_non_null(f);
+    assert_int_equal(stats_write(&t->machine.vm, f, true, &t->e), 0);
+    fclose(f);
+    for (unsigned i = 0; i < ARRAY_SIZE(groups); i++)
+        assert_non_null(strstr(text, groups[i]));
+    free(text);
     finish(t);
 }
 
@@ -265,6 +406,19 @@ static void a_reset_boots_the_kernel_again(void **state)
     assert_int_equal(t->machine.vm.end, VM_END_POWEROFF);
     assert_int_equal(t->out_len, 3);
     assert_memory_equal(t->out, "!!!", 3);
+    finish(t);
+}
+
+static void devices_survive_resets(void **state)
+{
+    static const char code[] = PRINT("!") BOOT_COUNT RESET POWER_OFF STOP;
+    struct test *t = build_with(code, sizeof(code) - 1, with_a_device_of_each_kind);
+
+    (void)state;
+    assert_int_equal(machine_run(&t->machine, &t->e), 0);
+    assert_int_equal(t->machine.vm.end, VM_END_POWEROFF);
+    assert_int_equal(t->out_len, 3);
+    assert_int_equal(t->machine.virtio_count, 4);
     finish(t);
 }
 
@@ -370,11 +524,18 @@ int main(void)
         cmocka_unit_test(a_kernel_beyond_the_memory_takes_the_whole_machine_down_again),
         cmocka_unit_test(it_comes_down_wherever_descriptors_run_out),
         cmocka_unit_test(more_cpus_than_the_engine_has_are_refused),
+        cmocka_unit_test(a_disk_that_is_missing_takes_the_machine_down_again),
+        cmocka_unit_test(devices_have_their_slots_in_the_order_of_kinds),
+        cmocka_unit_test(what_was_not_configured_is_not_there),
+        cmocka_unit_test(the_largest_configuration_has_room_on_the_bus),
+        cmocka_unit_test(a_guest_finds_its_devices_by_the_configuration_ports),
+        cmocka_unit_test(statistics_have_every_device),
         cmocka_unit_test(a_power_off_ends_it_with_status_0),
         cmocka_unit_test(a_debug_exit_carries_its_byte),
         cmocka_unit_test(the_debug_exit_port_is_absent_unless_asked_for),
         cmocka_unit_test(a_triple_fault_ends_it_with_status_3),
         cmocka_unit_test(a_reset_boots_the_kernel_again),
+        cmocka_unit_test(devices_survive_resets),
         cmocka_unit_test(a_reset_ends_it_where_reboots_are_not_wanted),
         cmocka_unit_test(a_reset_undoes_what_the_guest_did_to_the_devices),
         cmocka_unit_test(a_panic_that_stays_ends_it_with_status_4),
@@ -385,5 +546,5 @@ int main(void)
         cmocka_unit_test(the_first_end_counts_but_a_quit_takes_the_place_of_a_reset),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_disk, remove_disk);
 }
