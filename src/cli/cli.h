@@ -8,6 +8,9 @@
 int cli_run(int argc, char **argv);
 int cli_probe(int argc, char **argv);
 
+/* What was printed has arrived: EXIT_SUCCESS, or EXIT_FAILURE. */
+int cli_printed(void);
+
 /* Help texts, made from the table of settings. */
 void help_umbra(FILE *);
 void help_run(FILE *);

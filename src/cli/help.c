@@ -1,4 +1,5 @@
 /* Help, man page and completion: all from the one table of settings. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -24,6 +25,11 @@ static const char standard_input[] = "The serial console is standard input and o
                                      "With --console virtio the window's size follows by itself; what the guest\n"
                                      "prints on its serial port is shown too, and Ctrl-a b sends a Ctrl-o, which\n"
                                      "Linux takes for a break there.\n";
+
+int cli_printed(void)
+{
+    return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
 
 void help_umbra(FILE *f)
 {

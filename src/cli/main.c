@@ -11,7 +11,7 @@
 static int print(void (*help)(FILE *))
 {
     help(stdout);
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return cli_printed();
 }
 
 static void version(FILE *f)

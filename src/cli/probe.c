@@ -161,7 +161,7 @@ int cli_probe(int argc, char **argv)
 {
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         help_probe(stdout);
-        return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        return cli_printed();
     }
     if (argc > 1) {
         log_error("umbra probe takes no arguments, but was given '%.100s'", argv[1]);
@@ -176,5 +176,5 @@ int cli_probe(int argc, char **argv)
     probe_huge_pages();
     probe_code_memory();
     probe_soft();
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return cli_printed();
 }

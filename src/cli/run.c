@@ -308,7 +308,7 @@ int cli_run(int argc, char **argv)
 
     if (wants_help(argc, argv)) {
         help_run(stdout);
-        return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        return cli_printed();
     }
     config_init(&run.config);
     error = parse(&run.config, argc, argv, true, &e);

@@ -64,9 +64,10 @@ def test_every_setting_that_help_names_is_taken_as_help_shows_it(umbra, tmp_path
     """What fails each time is the kernel, which does not exist: the parser took everything."""
     (tmp_path / "vm.json").write_text("{}")
     samples = {"name": "box", "engine": "soft", "cpus": "1", "memory": "64M", "kernel": "/nonexistent", "initrd": "/none",
-               "append": "quiet", "console": "none", "stats": "s.json", "config": "vm.json"}
+               "append": "quiet", "console": "none", "disk": "d.img,ro", "net": "user", "rng": "on,rate=4K", "queue-work": "inline",
+               "stats": "s.json", "config": "vm.json"}
     found = re.findall(r"^  --([a-z0-9-]+)(\[=\S+\]| \S+)?(?:\s|$)", umbra("run", "--help").stdout, re.MULTILINE)
-    assert len(found) >= 12
+    assert len(found) >= 16
     for name, value in found:
         forms = [[f"--{name}"]] if not value or value.startswith("[") else [[f"--{name}", samples[name]]]
         forms += [[f"--{name}={samples[name]}"]] if value else []
