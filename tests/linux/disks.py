@@ -16,7 +16,7 @@ def blank(path, size):
 def ext4(path, size, tree=None):
     """A new file system, with what a folder holds; everything in it is root's."""
     blank(path, size)
-    line = ["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0,assume_storage_prezeroed=1"]
+    line = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-E", "root_owner=0:0,assume_storage_prezeroed=1"]
     subprocess.run(line + (["-d", str(tree)] if tree else []) + [str(path)], env=SBIN, check=True)
     return str(path)
 
