@@ -1,6 +1,7 @@
 /* Every fault and interrupt finds the exact registers, in 64-bit code. */
-#define WINDOW TEST_HIGH
 #include "precise_common.h"
+
+const word block_window = TEST_HIGH;
 
 /* Loads, stores, read-modify-writes, the stack, calls, strings and vectors on pages at TEST_HIGH; every register is in use. */
 __asm__(".text\n.globl block\n"

@@ -1,7 +1,7 @@
 /* Every fault and interrupt finds the exact registers: one block's states by single-step are the measure for all other ways in. */
 /*
- * A guest defines WINDOW, an address, and block(): code from block_start to block_end that works on the PAGES pages from WINDOW on, the one
- * behind them being the first again. Every register that block() sets is compared.
+ * A guest defines block_window, an address, and block(): code from block_start to block_end that works on the PAGES pages from there on; the
+ * one behind them is the first again. Every register that block() sets is compared.
  */
 #pragma once
 
@@ -31,6 +31,7 @@ static volatile unsigned faults, ticks, ticks_inside;
 static const char *mismatch; /* handlers only note it */
 static struct state mismatch_at;
 
+extern const word block_window;
 void block(void);
 extern uint8_t block_start[], block_end[];
 
@@ -80,7 +81,7 @@ static void on_step(struct trap_frame *f)
 static void on_page_fault(struct trap_frame *f)
 {
     word va = read_cr2() & ~(PAGE_SIZE - 1);
-    unsigned n = (unsigned)((va - WINDOW) / PAGE_SIZE);
+    unsigned n = (unsigned)((va - block_window) / PAGE_SIZE);
 
     faults++;
     compare(f, "fault");
@@ -109,7 +110,7 @@ static void fill_pages(void)
 static void map_all(uint64_t bits)
 {
     for (unsigned p = 0; p <= PAGES; p++) /* the one behind is the first again */
-        map_page(WINDOW + p * PAGE_SIZE, pages[p % PAGES], bits);
+        map_page(block_window + p * PAGE_SIZE, pages[p % PAGES], bits);
 }
 
 static void check_mismatch(void)
@@ -180,7 +181,7 @@ static void faults_find_exact_registers(void)
     set_handler(EXC_PF, on_page_fault);
     for (unsigned i = 0; i < 50; i++) {
         for (unsigned p = 0; p <= PAGES; p++)
-            unmap_page(WINDOW + p * PAGE_SIZE);
+            unmap_page(block_window + p * PAGE_SIZE);
         fill_pages();
         block();
         check_mismatch();

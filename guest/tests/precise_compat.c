@@ -1,6 +1,7 @@
 /* Every fault and interrupt finds the exact registers, in 32-bit code in compatibility mode. */
-#define WINDOW TEST_LOW
 #include "precise_common.h"
+
+const word block_window = TEST_LOW;
 
 /*
  * Loads, stores, read-modify-writes, the stack, calls, strings and vectors. RBX, RSI and R8 to R15 come with upper halves that are not 0, and
