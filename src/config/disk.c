@@ -1,5 +1,6 @@
 /* --disk: a raw image or block device with how the guest sees it, and what no two of them may share. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,7 +18,7 @@ static int set_serial(struct config_disk *disk, const struct config_item *item, 
     for (const char *p = item->value; *p; p++)
         if (*p <= ' ' || *p > '~')
             return err_set(why, EINVAL, "needs a serial number of plain ASCII characters without spaces");
-    strcpy(disk->serial, item->value);
+    snprintf(disk->serial, sizeof(disk->serial), "%s", item->value);
     return 0;
 }
 

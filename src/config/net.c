@@ -78,17 +78,36 @@ static int add_forward(struct draft *d, const struct config_item *item, struct e
 
 /* --- the other items --- */
 
+static bool parse_hex(char c, uint8_t *value)
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    const char *p = c ? strchr(digits, c) : NULL;
+
+    *value = p ? (uint8_t)((p - digits) & 15) : 0;
+    return p;
+}
+
+/* Six bytes of two digits, with colons between. */
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+    if (strlen(text) != 17)
+        return false;
+    for (unsigned i = 0; i < 6; i++, text += 3) {
+        uint8_t high, low;
+
+        if (!parse_hex(text[0], &high) || !parse_hex(text[1], &low) || text[2] != (i < 5 ? ':' : '\0'))
+            return false;
+        mac[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
 static int set_mac(struct config_net *net, const struct config_item *item, struct err *why)
 {
     static const uint8_t zero[6];
     const char *value = item->value ? item->value : "";
-    size_t len = strlen(value);
-    int used = 0;
 
-    if (len != 17 || strspn(value, "0123456789abcdefABCDEF:") != len ||
-        sscanf(value, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &net->mac[0], &net->mac[1], &net->mac[2], &net->mac[3], &net->mac[4],
-               &net->mac[5], &used) != 6 ||
-        used != 17)
+    if (!parse_mac(value, net->mac))
         return err_set(why, EINVAL, "needs six bytes such as 52:54:00:12:34:56 for 'mac', not '%.100s'", value);
     if (net->mac[0] & 1)
         return err_set(why, EINVAL, "cannot have the mac %.17s: with an odd first byte it is the address of a group (multicast)", value);
@@ -108,7 +127,7 @@ static int set_ifname(struct draft *d, const struct config_item *item, struct er
         return err_set(why, EINVAL,
                        "needs the name of an interface for 'tap', of at most %d characters without / : %% and spaces, not '%.100s'",
                        CONFIG_IFNAME_MAX, item->value);
-    strcpy(d->net.ifname, item->value);
+    snprintf(d->net.ifname, sizeof(d->net.ifname), "%s", item->value);
     d->tap = true;
     return 0;
 }
@@ -157,6 +176,7 @@ static int fit(struct draft *d, struct err *why)
 int config_add_net(struct config *c, const struct config_items *items, struct err *why)
 {
     struct draft d = {.net = {.fd = -1}};
+    struct config_net *net;
     int error = config_items_once(items, "hostfwd", why);
 
     for (unsigned i = 0; i < items->count && !error; i++)
@@ -171,15 +191,17 @@ int config_add_net(struct config *c, const struct config_items *items, struct er
     }
     if (c->net_count == CONFIG_NETS_MAX)
         return err_set(why, EINVAL, "was given more than %d times: a machine has at most so many networks", CONFIG_NETS_MAX);
-    if (d.net.forward_count) {
-        size_t bytes = d.net.forward_count * sizeof(d.forwards[0]);
+    net = &c->nets[c->net_count];
+    *net = d.net;
+    if (net->forward_count) {
+        size_t bytes = net->forward_count * sizeof(d.forwards[0]);
 
-        d.net.forwards = malloc(bytes);
-        if (!d.net.forwards)
+        net->forwards = malloc(bytes);
+        if (!net->forwards)
             return err_set(why, ENOMEM, "does not fit into memory");
-        memcpy(d.net.forwards, d.forwards, bytes);
+        memcpy(net->forwards, d.forwards, bytes);
     }
-    c->nets[c->net_count++] = d.net;
+    c->net_count++;
     return 0;
 }
 
