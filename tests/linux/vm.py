@@ -159,15 +159,13 @@ class Vm:
     def status_and_output(self, command, timeout=TIMEOUT):
         """Runs a command at the prompt: its status and what it printed."""
         self.commands += 1
-        # What is typed is echoed: the marks are in two parts there.
-        self.send(f"echo BEGIN''{self.commands}; {command}\necho END''{self.commands} $?\n")
+        # What is typed is echoed: the marks are in two parts there. All is one line, since a second one could be echoed amid the output.
+        self.send(f"echo BEGIN''{self.commands}; {command}; echo END''{self.commands} $?\n")
         self.expect(rf"BEGIN{self.commands}\r+\n")
         start = self.seen
         match = self.expect(rf"END{self.commands} (\d+)\r+\n", timeout)
-        output = self.output[start:match.start()]
+        output = self.output[start:match.start()].replace("\r", "")
         self.expect(self.shell_prompt)
-        # The prompt and the echo of the second line stand before the mark.
-        output = re.split(self.shell_prompt, output)[0].replace("\r", "")
         return int(match.group(1)), output
 
     def run(self, command, timeout=TIMEOUT):
