@@ -165,7 +165,7 @@ fuzzers: $(addprefix $(B)/fuzz/,$(fuzz_names))
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.c.o $(B)/libumbra.a | deps-test
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -Wl,-z,muldefs -o $@ $^ $(LIBS)
 $(addprefix fuzz-,$(fuzz_names)): fuzz-%:
 	@$(MAKE) --no-print-directory m=fuzz build/fuzz/fuzz/$*
 	@tests/fuzz/run.sh $* $(SECONDS_FUZZ)
