@@ -44,8 +44,7 @@ bootstrap() {
 }
 rm -f "$dir/tree.tar"
 bootstrap --variant=minbase --include="$(echo "$PACKAGES_IN" | tr ' ' ,)" \
-    --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io \
     --customize-hook='chroot "$1" passwd -q -d root' \
     --customize-hook='chroot "$1" systemctl -q enable systemd-networkd systemd-resolved' \
     --customize-hook='chroot "$1" systemctl -q disable systemd-networkd-wait-online e2scrub_reap apt-daily.timer apt-daily-upgrade.timer' \
@@ -62,7 +61,9 @@ mkdir "$dir/tree"
 # assume_storage_prezeroed: a new file reads as zeros, which no one has to write.
 PATH=$PATH:/sbin:/usr/sbin $as_root sh -eu -c '
     dir=$1 tree=$1/tree kernel=$2 image=$3 size=$4
-    tar -x --numeric-owner -f "$dir/tree.tar" -C "$tree" --exclude="./dev/*"
+    # Left out here, since a filter within dpkg would cost a third of the time.
+    tar -x --numeric-owner -f "$dir/tree.tar" -C "$tree" --exclude="./dev/*" --exclude="./usr/share/doc/*" --exclude="./usr/share/man/*" \
+        --exclude="./usr/share/locale/*"
     cp -r --no-preserve=ownership guest/debian/. "$tree"
     ln -sf ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
     mkdir -p -m 700 "$tree/root/.ssh"
