@@ -174,6 +174,7 @@ $(addprefix fuzz-,$(fuzz_names)): fuzz-%:
 
 PYTEST := /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider
 CASES ?= 200000
+JOBS ?= $(shell nproc)
 SEED ?= 1
 guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES='$(2)' $(PYTEST) tests/guest
 
@@ -202,14 +203,15 @@ soak_suites = \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
 
 .PHONY: test soak test-builds lint
-test-builds: all guest guests insn-tests | deps-test
+test-builds: | deps-build deps-guest deps-image deps-test
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests
 	@tools/guest-kernel.sh cloud generic
 	@tools/guest-initramfs-tools.sh cloud generic
 	@$(MAKE) --no-print-directory image
-	@$(MAKE) --no-print-directory m=asan build/asan/umbra unit-tests
-	@$(MAKE) --no-print-directory m=ubsan build/ubsan/umbra
-	@$(MAKE) --no-print-directory m=stress build/stress/umbra
-	@$(MAKE) --no-print-directory m=fuzz fuzzers
+	@$(MAKE) --no-print-directory -j$(JOBS) m=asan build/asan/umbra unit-tests
+	@$(MAKE) --no-print-directory -j$(JOBS) m=ubsan build/ubsan/umbra
+	@$(MAKE) --no-print-directory -j$(JOBS) m=stress build/stress/umbra
+	@$(MAKE) --no-print-directory -j$(JOBS) m=fuzz fuzzers
 
 test: test-builds
 	@tests/run $(suites)
