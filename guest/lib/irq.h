@@ -71,4 +71,4 @@ void apic_self_ipi(uint8_t vector);
 
 /* Waits until *count reaches want, at most about that many milliseconds. Interrupts must be open. */
 bool wait_count(const volatile unsigned *count, unsigned want, unsigned ms);
-uint64_t tsc_per_ms(void); /* measured once against the PIT */
+uint64_t tsc_per_ms(void); /* measured against the PIT; the shortest of some measurements */
