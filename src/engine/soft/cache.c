@@ -187,7 +187,8 @@ void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct bloc
     link->to = (uint32_t)(to - cache->blocks);
     link->next = to->incoming;
     to->incoming = (uint32_t)(from - cache->blocks) * 2 + n;
-    emit_patch(link->site, cache->mem.rw + (to->code - cache->mem.rx));
+    bool forward = link->guest_off > (from->gpa & PAGE_MASK);
+    emit_patch(link->site, cache->mem.rw + (to->code - cache->mem.rx) + (forward ? to->poll_size : 0));
 }
 
 /* Takes one outgoing link out of its target's list. */

@@ -53,7 +53,8 @@ struct block {
     bool vectors; /* some instruction uses x87, MMX, SSE or AVX state */
     bool dropped; /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
-    uint8_t *code; /* executable address */
+    uint16_t poll_size; /* bytes at its start that look for attention: a link that leads forward goes behind them */
+    uint8_t *code;      /* executable address */
     struct block_link link[2];
 };
 

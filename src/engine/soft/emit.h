@@ -197,6 +197,26 @@ static inline void emit_flags_restore(struct emit *e)
     emit_load_ctx(e, GPR_RAX, CTX_SAVE_RAX);
 }
 
+/* test reg8, imm8 of the register's low byte */
+static inline void emit_test_low(struct emit *e, unsigned reg, uint8_t imm)
+{
+    emit8(e, (uint8_t)(0x40 | (reg >> 3 & 1))); /* without REX, 4 to 7 are AH to BH */
+    emit8(e, 0xf6);
+    emit8(e, (uint8_t)(0xc0 | (reg & 7)));
+    emit8(e, imm);
+}
+
+/* ZF: whether [reg, reg + size) lies in one page. Its first and last byte differ in bit 12 exactly when a boundary lies between them. */
+static inline void emit_test_crossing(struct emit *e, unsigned reg, unsigned size, unsigned scratch)
+{
+    emit_lea(e, scratch, reg, (int32_t)size - 1);
+    emit_op_reg(e, OP_XOR_LOAD, true, scratch, reg);
+    emit_rex(e, false, 0, 0, scratch); /* test scratch, 1 << 12 */
+    emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (scratch & 7)));
+    emit32(e, 1U << 12);
+}
+
 #define CC_Z 4
 #define CC_NZ 5
 

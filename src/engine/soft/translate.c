@@ -114,6 +114,11 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
 
+    if (cold->unaligned) {
+        emit_land(e, cold->unaligned);
+        emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
+        emit_land_at(emit_jcc(e, CC_Z), cold->aligned, e);
+    }
     for (unsigned i = 0; i < cold->site_count; i++)
         emit_land(e, cold->sites[i]);
     if (cold->flags_saved)
@@ -142,8 +147,9 @@ static void emit_link_exits(struct trans *t)
 }
 
 /*
- * Every block begins by looking for attention: an interrupt or a kick waits for one block at most. Where the flags are
- * dead this is CMP and JNE; else JRCXZ with RCX aside.
+ * Every block begins by looking for attention, and has a second entry behind that for links that lead forward in the page: code cannot go
+ * round without one that leads back, or the dispatch, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead
+ * this is CMP and JNE; else JRCXZ with RCX aside.
  */
 static void emit_poll(struct trans *t)
 {
@@ -241,6 +247,7 @@ static void emit_block(struct trans *t)
     t->block->first_mark = t->cache->mark_count;
     t->at = 0;
     emit_poll(t);
+    t->block->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - t->block->code);
     emit_count(t);
     emit_body(t);
     for (unsigned i = 0; i < t->cold_count; i++)

@@ -14,6 +14,9 @@ struct trans_cold {
     uint32_t exit;          /* CTX_EXIT's value */
     const uint8_t *restart; /* writable address of the instruction's first byte */
     bool flags_saved;
+    uint8_t *unaligned; /* rel32 of the branch for an address that may cross a page; NULL: none */
+    unsigned size;      /* bytes of that access */
+    uint8_t *aligned;   /* where it goes on when it does not */
 };
 
 struct trans {

@@ -123,12 +123,14 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
     };
     if (live)
         emit_flags_save(e);
-    if (size > 1) { /* first and last byte differ in bit 12 exactly when a page boundary lies between them */
-        emit_lea(e, HOST_S2, gva_reg, (int32_t)size - 1);
-        emit_op_reg(e, 0x33, false, HOST_S2, gva_reg); /* xor */
-        static const uint8_t test_s2_bit12[] = {0x41, 0xf7, 0xc2, 0x00, 0x10, 0x00, 0x00};
-        emit_bytes(e, test_s2_bit12, sizeof(test_s2_bit12));
+    if (size > 8 || (size & (size - 1))) {
+        emit_test_crossing(e, gva_reg, size, HOST_S2);
         cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+    } else if (size > 1) { /* nearly all are aligned, and so cross nothing */
+        emit_test_low(e, gva_reg, (uint8_t)(size - 1));
+        cold->unaligned = emit_jcc(e, CC_NZ);
+        cold->size = size;
+        cold->aligned = e->rw;
     }
     emit_pext_ctx(e, HOST_S2, gva_reg, CTX_PAGE_MASK);
     if (user)
