@@ -249,16 +249,6 @@ int vcpu_new(struct vm *vm, unsigned index, struct err *e)
     return 0;
 }
 
-static void resume(struct vcpu *vcpu)
-{
-    struct vm *vm = vcpu->vm;
-
-    pthread_mutex_lock(&vm->lock);
-    atomic_fetch_and(&vcpu->requests, ~(unsigned)VCPU_PAUSE);
-    pthread_cond_broadcast(&vm->changed);
-    pthread_mutex_unlock(&vm->lock);
-}
-
 /* Asks first, then waits: several vCPUs come to a stand at the same time. */
 static void ask_to_stand(struct vcpu *vcpu)
 {
@@ -274,11 +264,6 @@ static void wait_until_standing(struct vcpu *vcpu)
     while (!vcpu->standing)
         pthread_cond_wait(&vm->changed, &vm->lock);
     pthread_mutex_unlock(&vm->lock);
-}
-
-void vcpu_start(struct vcpu *vcpu)
-{
-    resume(vcpu);
 }
 
 /* It stands before it is told to end, so that no kick can meet an engine's vCPU that is being freed. */
@@ -299,18 +284,25 @@ void vcpu_free(struct vcpu *vcpu)
     free(vcpu);
 }
 
-void vcpu_pause_all(struct vm *vm)
+void vcpu_pause_all(struct vm *vm, enum vm_hold who)
 {
+    pthread_mutex_lock(&vm->lock);
+    vm->holds |= who;
+    pthread_mutex_unlock(&vm->lock);
     for (unsigned i = 0; i < vm->vcpu_count; i++)
         ask_to_stand(vm->vcpus[i]);
     for (unsigned i = 0; i < vm->vcpu_count; i++)
         wait_until_standing(vm->vcpus[i]);
 }
 
-void vcpu_resume_all(struct vm *vm)
+void vcpu_resume_all(struct vm *vm, enum vm_hold who)
 {
-    for (unsigned i = 0; i < vm->vcpu_count; i++)
-        resume(vm->vcpus[i]);
+    pthread_mutex_lock(&vm->lock);
+    vm->holds &= ~(unsigned)who;
+    for (unsigned i = 0; i < vm->vcpu_count && !vm->holds; i++)
+        atomic_fetch_and(&vm->vcpus[i]->requests, ~(unsigned)VCPU_PAUSE);
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
 }
 
 /* --- calls --- */

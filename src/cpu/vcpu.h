@@ -3,18 +3,20 @@
 
 #include "cpu/vm.h"
 
-/* Creates vCPU index with its thread, paused until vcpu_start(). 0 or -errno. */
+/* Creates vCPU index with its thread, standing until vcpu_resume_all(). 0 or -errno. */
 int vcpu_new(struct vm *, unsigned index, struct err *);
-void vcpu_start(struct vcpu *);
 void vcpu_free(struct vcpu *); /* stops and joins the thread */
 
 /* The architectural state of a vCPU that stands: carried out by its own thread, waited for. Loop thread. 0 or -errno. */
 int vcpu_set_state(struct vcpu *, const struct cpu_state *, unsigned groups);
 int vcpu_get_state(struct vcpu *, struct cpu_state *, unsigned groups);
 
-/* Stop all vCPUs at a boundary (returns when they stand), and let them go again. Loop thread. */
-void vcpu_pause_all(struct vm *);
-void vcpu_resume_all(struct vm *);
+/*
+ * Stops all vCPUs at a boundary for one holder, and returns when they stand; lets go for that holder, after which they run unless somebody else
+ * holds them. Neither counts: a holder pauses any number of times and resumes once. Loop thread.
+ */
+void vcpu_pause_all(struct vm *, enum vm_hold);
+void vcpu_resume_all(struct vm *, enum vm_hold);
 
 /*
  * Device accesses, counted as exits, on the vCPU's thread, for engines that carry them out inside

@@ -8,12 +8,23 @@ void vm_init(struct vm *vm)
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     vm->end = VM_RUNNING;
+    vm->holds = VM_HOLD_MACHINE;
 }
 
 void vm_fini(struct vm *vm)
 {
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
+}
+
+bool vm_is_held(struct vm *vm, unsigned holds)
+{
+    bool held;
+
+    pthread_mutex_lock(&vm->lock);
+    held = (vm->holds & holds) != 0;
+    pthread_mutex_unlock(&vm->lock);
+    return held;
 }
 
 /* On the loop's own thread, so that a stop asked for before loop_run() is not lost. */
@@ -33,6 +44,7 @@ void vm_request_end(struct vm *vm, enum vm_end end, int value, const char *text)
         vm->end = end;
         vm->end_value = value;
         snprintf(vm->end_text, sizeof(vm->end_text), "%s", text ? text : "");
+        vm->holds |= VM_HOLD_MACHINE;
     }
     /* The guest asked for its last instruction: it shall not run on until the loop's thread gets here. */
     for (unsigned i = 0; heard && i < vm->vcpu_count; i++) {

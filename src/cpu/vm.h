@@ -56,7 +56,16 @@ struct vcpu {
 
 enum vcpu_request {
     VCPU_STOP = 1 << 0,  /* leave the run loop for good */
-    VCPU_PAUSE = 1 << 1, /* wait at vm->pause (a reset) */
+    VCPU_PAUSE = 1 << 1, /* stand until vcpu_resume_all(): somebody holds the VM */
+};
+
+/*
+ * Who keeps the vCPUs standing, each independent of the others: they run when nobody does. A bit each in vm->holds. Holding twice is holding
+ * once, and only whoever holds lets go again.
+ */
+enum vm_hold {
+    VM_HOLD_MACHINE = 1 << 0, /* before the first entry, while a reset is carried out, and from the end on */
+    VM_HOLD_USER = 1 << 1,    /* "umbra pause", until "umbra resume"; a reset leaves it */
 };
 
 struct vm {
@@ -77,13 +86,17 @@ struct vm {
     int end_value;      /* VM_END_DEBUG_EXIT: the byte; VM_END_QUIT: the exit status */
     char end_text[256]; /* a sentence, when there is one to say */
     unsigned paused;    /* vCPUs waiting */
+    unsigned holds;     /* enum vm_hold */
 
     uint64_t started_ns; /* CLOCK_MONOTONIC at the first VM entry */
 };
 
-/* The lock, the condition and VM_RUNNING; the rest is the machine's to fill in. vm is zeroed before. */
+/* The lock, the condition, VM_RUNNING and VM_HOLD_MACHINE; the rest is the machine's to fill in. vm is zeroed before. */
 void vm_init(struct vm *);
 void vm_fini(struct vm *);
+
+/* Somebody of these (enum vm_hold) keeps the vCPUs standing. Any thread. */
+bool vm_is_held(struct vm *, unsigned holds);
 
 /*
  * Any thread. Ask for the end or a reset (the first one wins, but a quit takes the place of a reset); returns at once: the vCPUs are told to stand, and loop_run() returns on the

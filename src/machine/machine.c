@@ -411,9 +411,9 @@ int machine_run(struct machine *m, struct err *e)
 
     vm->started_ns = clock_monotonic_ns();
     do {
-        vcpu_resume_all(vm);
+        vcpu_resume_all(vm, VM_HOLD_MACHINE);
         error = loop_run(vm->loop);
-        vcpu_pause_all(vm);
+        vcpu_pause_all(vm, VM_HOLD_MACHINE);
         if (error) {
             err_set(e, -error, "the I/O loop cannot go on: %s", strerror(-error));
             break;

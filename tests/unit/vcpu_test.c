@@ -250,7 +250,7 @@ static struct vcpu *start_cpu(struct vm *vm)
 
     if (vcpu_new(vm, 0, &e) != 0)
         fail_msg("%s", e.text);
-    vcpu_start(vm->vcpus[0]);
+    vcpu_resume_all(vm, VM_HOLD_MACHINE);
     return vm->vcpus[0];
 }
 
@@ -258,8 +258,7 @@ static void start_cpus(struct vm *vm)
 {
     for (unsigned i = 0; i < CPUS; i++)
         assert_int_equal(vcpu_new(vm, i, NULL), 0);
-    for (unsigned i = 0; i < CPUS; i++)
-        vcpu_start(vm->vcpus[i]);
+    vcpu_resume_all(vm, VM_HOLD_MACHINE);
 }
 
 /* --- life --- */
@@ -270,9 +269,9 @@ static void a_new_vcpu_stands_until_it_is_started(void **state)
 
     assert_int_equal(vcpu_new(vm, 0, NULL), 0);
     assert_int_equal(vm->vcpu_count, 1);
-    vcpu_pause_all(vm); /* it stands: its thread got past where it could have entered */
+    vcpu_pause_all(vm, VM_HOLD_MACHINE); /* it stands: its thread got past where it could have entered */
     assert_int_equal(entries(vm->vcpus[0]), 0);
-    vcpu_start(vm->vcpus[0]);
+    vcpu_resume_all(vm, VM_HOLD_MACHINE);
     wait_until_inside(vm->vcpus[0]);
     assert_in_range(entries(vm->vcpus[0]), 1, 2); /* the pause's kick may still have been on its way */
 }
@@ -390,7 +389,7 @@ static void accesses_inside_the_engine_are_counted_the_same(void **state)
 static void check_end(struct vm *vm, enum vm_end end, const char *text)
 {
     assert_int_equal(loop_run(vm->loop), 0);
-    vcpu_pause_all(vm);
+    vcpu_pause_all(vm, VM_HOLD_MACHINE);
     assert_int_equal(vm->end, end);
     if (!strstr(vm->end_text, text))
         fail_msg("no \"%s\" in: %s", text, vm->end_text);
@@ -497,7 +496,7 @@ static void after_a_reset_it_runs_on(void **state)
         leave(vcpu, (struct vm_exit){.reason = VM_EXIT_PIO, .pio = {.port = 0x64, .size = 1, .write = true, .value = 0xfe}});
         check_end(vm, VM_END_RESET, "");
         vm->end = VM_RUNNING;
-        vcpu_resume_all(vm);
+        vcpu_resume_all(vm, VM_HOLD_MACHINE);
         wait_until_inside(vcpu);
         assert_int_equal(vcpu->exits[VM_EXIT_PIO], round);
     }
@@ -538,7 +537,7 @@ static void while_all_stand_nobody_is_in_the_guest(void **state)
     for (unsigned round = 0; round < 300; round++) {
         unsigned before[CPUS];
 
-        vcpu_pause_all(vm);
+        vcpu_pause_all(vm, VM_HOLD_MACHINE);
         assert_int_equal(vm->paused, CPUS);
         for (unsigned i = 0; i < CPUS; i++) {
             assert_false(fake(vm->vcpus[i])->inside);
@@ -546,14 +545,55 @@ static void while_all_stand_nobody_is_in_the_guest(void **state)
             leave(vm->vcpus[i], (struct vm_exit){.reason = VM_EXIT_HLT});
         }
         if (round % 3 == 0)
-            vcpu_pause_all(vm); /* again, while they stand */
+            vcpu_pause_all(vm, VM_HOLD_MACHINE); /* again, while they stand */
         for (unsigned i = 0; i < CPUS; i++)
             assert_int_equal(entries(vm->vcpus[i]), before[i]);
-        vcpu_resume_all(vm);
+        vcpu_resume_all(vm, VM_HOLD_MACHINE);
         if (round % 2 == 0)
             for (unsigned i = 0; i < CPUS; i++)
                 wait_until_inside(vm->vcpus[i]);
     }
+}
+
+static void expect_standing(struct vm *vm, bool standing)
+{
+    if (!standing)
+        for (unsigned i = 0; i < CPUS; i++)
+            wait_until_inside(vm->vcpus[i]);
+    assert_int_equal(vm->paused, standing ? CPUS : 0);
+}
+
+static void they_run_when_nobody_holds_them_any_more(void **state)
+{
+    struct vm *vm = *state;
+
+    start_cpus(vm);
+    for (unsigned round = 0; round < 50; round++) {
+        vcpu_pause_all(vm, VM_HOLD_USER);
+        vcpu_pause_all(vm, VM_HOLD_USER); /* holding does not count */
+        vcpu_pause_all(vm, VM_HOLD_MACHINE);
+        vcpu_resume_all(vm, VM_HOLD_MACHINE);
+        assert_true(vm_is_held(vm, VM_HOLD_USER));
+        assert_false(vm_is_held(vm, VM_HOLD_MACHINE));
+        expect_standing(vm, true);
+        vcpu_resume_all(vm, VM_HOLD_USER);
+        expect_standing(vm, false);
+        vcpu_resume_all(vm, VM_HOLD_USER);
+        expect_standing(vm, false);
+    }
+}
+
+static void an_end_holds_them_whoever_lets_go(void **state)
+{
+    struct vm *vm = *state;
+
+    start_cpus(vm);
+    vcpu_pause_all(vm, VM_HOLD_USER);
+    vm_request_end(vm, VM_END_QUIT, 0, NULL);
+    vcpu_resume_all(vm, VM_HOLD_USER);
+    assert_true(vm_is_held(vm, VM_HOLD_MACHINE));
+    vcpu_pause_all(vm, VM_HOLD_MACHINE);
+    expect_standing(vm, true);
 }
 
 static void a_state_is_set_and_got_by_the_vcpus_own_thread(void **state)
@@ -579,13 +619,13 @@ static void a_state_can_be_got_between_pause_and_resume(void **state)
 
     start_cpus(vm);
     for (unsigned round = 0; round < 100; round++) {
-        vcpu_pause_all(vm);
+        vcpu_pause_all(vm, VM_HOLD_MACHINE);
         for (unsigned i = 0; i < CPUS; i++) {
             out.rip = 0;
             assert_int_equal(vcpu_get_state(vm->vcpus[i], &out, CPU_ALL), 0);
             assert_true(out.rip == 0x1234);
         }
-        vcpu_resume_all(vm);
+        vcpu_resume_all(vm, VM_HOLD_MACHINE);
     }
 }
 
@@ -614,6 +654,8 @@ int main(void)
         VCPU_TEST(after_a_reset_it_runs_on),
         VCPU_TEST(an_end_can_be_asked_for_while_vcpus_come_and_go),
         VCPU_TEST(while_all_stand_nobody_is_in_the_guest),
+        VCPU_TEST(they_run_when_nobody_holds_them_any_more),
+        VCPU_TEST(an_end_holds_them_whoever_lets_go),
         VCPU_TEST(a_state_is_set_and_got_by_the_vcpus_own_thread),
         VCPU_TEST(a_state_can_be_got_between_pause_and_resume),
     };
