@@ -25,6 +25,56 @@ enum vm_exit_reason {
 
 extern const char *const vm_exit_names[VM_EXIT_REASON_COUNT];
 
+/* --- a debugger's wishes, and what came of them --- */
+
+#define VCPU_DEBUG_POINTS 4        /* hardware breakpoints and watchpoints, as many as x86 has debug registers */
+#define VCPU_DEBUG_BREAKPOINTS 256 /* software breakpoints */
+
+enum vcpu_debug_kind {
+    VCPU_DEBUG_EXECUTE, /* len is 1 */
+    VCPU_DEBUG_WRITE,
+    VCPU_DEBUG_READ, /* ENGINE_DEBUG_READS */
+    VCPU_DEBUG_ACCESS,
+};
+
+struct vcpu_debug_point {
+    gva_t gva;   /* linear, in whatever address space; a multiple of len */
+    uint8_t len; /* 1, 2, 4 or 8 */
+    enum vcpu_debug_kind kind;
+};
+
+/*
+ * What makes a vCPU leave run() by VM_EXIT_DEBUG. All of it is beside the guest's own debugging: its DR0-DR7, TF and INT3 stay its own, and
+ * it sees nothing of this as far as the engine can help it.
+ */
+struct vcpu_debug {
+    /*
+     * After one instruction, or the delivery of its exception, or one iteration of a repeated string instruction. Interrupts are held back
+     * meanwhile, but that a halted vCPU waits for one, and stops before the handler's first instruction.
+     */
+    bool single_step;
+    unsigned point_count;
+    struct vcpu_debug_point point[VCPU_DEBUG_POINTS];
+    /*
+     * Linear addresses of software breakpoints. With ENGINE_DEBUG_BREAKPOINTS the engine compares with them; without, the debugger has put
+     * an INT3 at each, those are reported, and any other INT3 is the guest's and becomes its #BP.
+     */
+    unsigned breakpoint_count;
+    gva_t breakpoint[VCPU_DEBUG_BREAKPOINTS];
+};
+
+enum engine_debug_cap {
+    ENGINE_DEBUG_BREAKPOINTS = 1 << 0, /* software breakpoints without a byte changed in guest memory */
+    ENGINE_DEBUG_READS = 1 << 1,       /* VCPU_DEBUG_READ */
+};
+
+enum vcpu_debug_stop {
+    DEBUG_STOP_STEP,
+    DEBUG_STOP_BREAKPOINT, /* software; before the instruction, rip is its address */
+    DEBUG_STOP_EXECUTE,    /* a point; before the instruction */
+    DEBUG_STOP_WATCH,      /* a point; after the instruction that met it */
+};
+
 /*
  * An engine may carry out PIO and MMIO itself, by vcpu_pio()/vcpu_mmio() in vcpu.h, when leaving
  * run() for them would cost more; it is counted the same.
@@ -44,6 +94,11 @@ struct vm_exit {
             bool write;
             uint64_t value;
         } mmio;
+        struct {
+            enum vcpu_debug_stop stop;
+            gva_t gva;     /* the breakpoint's, or for a watchpoint an address in the watched range that was met */
+            uint8_t point; /* index in vcpu_debug.point[]; DEBUG_STOP_EXECUTE and DEBUG_STOP_WATCH */
+        } debug;
         struct {
             char text[256];
         } internal;
@@ -75,6 +130,13 @@ struct engine {
     int (*msi)(struct vm *, uint64_t addr, uint32_t data); /* deliver a message-signalled interrupt. Any thread */
     void (*extint)(struct vm *, bool level);               /* the 8259 pair's INTR line into the BSP's LINT0 */
     int (*nmi)(struct vcpu *);                             /* any thread */
+
+    /*
+     * From the next run() on; replaces what was asked before, and NULL asks for nothing. Copied. vCPU thread, outside run(). 0, -EINVAL for
+     * what the engine does not do, or -errno, and then what was asked before stays. A NULL function: the engine has no debugging.
+     */
+    int (*debug)(struct vcpu *, const struct vcpu_debug *);
+    unsigned debug_caps; /* enum engine_debug_cap */
 
     void (*stats)(struct vm *, struct stats_out *); /* the engine's own counters */
 };

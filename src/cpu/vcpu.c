@@ -98,6 +98,21 @@ static void cannot_go_on(struct vcpu *vcpu, const char *why)
     vm_request_end(vcpu->vm, VM_END_INTERNAL, 0, text);
 }
 
+/* Stands before the debugger hears of it, so that nothing of the guest's runs in between. */
+static void debug_stop(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    const struct vm_debugger *debugger = &vcpu->vm->debugger;
+
+    if (!debugger->stopped) {
+        cannot_go_on(vcpu, "it met a breakpoint, and there is no debugger");
+        return;
+    }
+    vcpu->debug = *exit;
+    atomic_fetch_or(&vcpu->requests, VCPU_HOLD);
+    atomic_store(&vcpu->debug_stopped, true);
+    debugger->stopped(debugger->opaque, vcpu);
+}
+
 static void handle_exit(struct vcpu *vcpu, struct vm_exit *exit)
 {
     struct vm *vm = vcpu->vm;
@@ -122,14 +137,14 @@ static void handle_exit(struct vcpu *vcpu, struct vm_exit *exit)
     case VM_EXIT_INTR: /* the requests come next in any case */ break;
     case VM_EXIT_SHUTDOWN: triple_fault(vcpu); break;
     case VM_EXIT_INTERNAL: cannot_go_on(vcpu, exit->internal.text); break;
-    case VM_EXIT_DEBUG: /* nobody sets a breakpoint */
+    case VM_EXIT_DEBUG: debug_stop(vcpu, exit); break;
     case VM_EXIT_REASON_COUNT: cannot_go_on(vcpu, "it left the guest without a reason"); break;
     }
 }
 
 /* --- the thread --- */
 
-/* Stands while a pause is asked for, carrying out calls. False when the thread is to end. Called and left without the lock. */
+/* Stands while a pause or a hold is asked for, carrying out calls. False when the thread is to end. Called and left without the lock. */
 static bool answer_requests(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
@@ -141,7 +156,7 @@ static bool answer_requests(struct vcpu *vcpu)
     vcpu->standing = true;
     vm->paused++;
     pthread_cond_broadcast(&vm->changed);
-    while ((requests = atomic_load(&vcpu->requests)) == VCPU_PAUSE) {
+    while ((requests = atomic_load(&vcpu->requests)) && !(requests & VCPU_STOP)) {
         if (vcpu->call) {
             vcpu->call(vcpu, vcpu->call_arg);
             vcpu->call = NULL;
@@ -250,9 +265,9 @@ int vcpu_new(struct vm *vm, unsigned index, struct err *e)
 }
 
 /* Asks first, then waits: several vCPUs come to a stand at the same time. */
-static void ask_to_stand(struct vcpu *vcpu)
+static void ask_to_stand(struct vcpu *vcpu, enum vcpu_request request)
 {
-    atomic_fetch_or(&vcpu->requests, VCPU_PAUSE);
+    atomic_fetch_or(&vcpu->requests, request);
     vcpu->vm->engine->kick(vcpu);
 }
 
@@ -271,7 +286,7 @@ void vcpu_free(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
 
-    ask_to_stand(vcpu);
+    ask_to_stand(vcpu, VCPU_PAUSE);
     wait_until_standing(vcpu);
     pthread_mutex_lock(&vm->lock);
     vm->vcpus[vcpu->index] = NULL; /* vm_request_end() kicks it no more */
@@ -284,15 +299,20 @@ void vcpu_free(struct vcpu *vcpu)
     free(vcpu);
 }
 
+static void stand_all(struct vm *vm, enum vcpu_request request)
+{
+    for (unsigned i = 0; i < vm->vcpu_count; i++)
+        ask_to_stand(vm->vcpus[i], request);
+    for (unsigned i = 0; i < vm->vcpu_count; i++)
+        wait_until_standing(vm->vcpus[i]);
+}
+
 void vcpu_pause_all(struct vm *vm, enum vm_hold who)
 {
     pthread_mutex_lock(&vm->lock);
     vm->holds |= who;
     pthread_mutex_unlock(&vm->lock);
-    for (unsigned i = 0; i < vm->vcpu_count; i++)
-        ask_to_stand(vm->vcpus[i]);
-    for (unsigned i = 0; i < vm->vcpu_count; i++)
-        wait_until_standing(vm->vcpus[i]);
+    stand_all(vm, VCPU_PAUSE);
 }
 
 void vcpu_resume_all(struct vm *vm, enum vm_hold who)
@@ -301,6 +321,21 @@ void vcpu_resume_all(struct vm *vm, enum vm_hold who)
     vm->holds &= ~(unsigned)who;
     for (unsigned i = 0; i < vm->vcpu_count && !vm->holds; i++)
         atomic_fetch_and(&vm->vcpus[i]->requests, ~(unsigned)VCPU_PAUSE);
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void vcpu_hold_all(struct vm *vm)
+{
+    stand_all(vm, VCPU_HOLD);
+}
+
+void vcpu_release(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+
+    pthread_mutex_lock(&vm->lock);
+    atomic_fetch_and(&vcpu->requests, ~(unsigned)VCPU_HOLD);
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
 }
@@ -355,5 +390,25 @@ int vcpu_get_state(struct vcpu *vcpu, struct cpu_state *state, unsigned groups)
     struct state_call call = {.state = state, .groups = groups};
 
     call_on_thread(vcpu, get_state, &call);
+    return call.error;
+}
+
+struct debug_call {
+    const struct vcpu_debug *debug;
+    int error;
+};
+
+static void set_debug(struct vcpu *vcpu, void *arg)
+{
+    struct debug_call *call = arg;
+
+    call->error = vcpu->vm->engine->debug(vcpu, call->debug);
+}
+
+int vcpu_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
+{
+    struct debug_call call = {.debug = debug};
+
+    call_on_thread(vcpu, set_debug, &call);
     return call.error;
 }

@@ -19,6 +19,14 @@ void vcpu_pause_all(struct vm *, enum vm_hold);
 void vcpu_resume_all(struct vm *, enum vm_hold);
 
 /*
+ * A debugger's part, beside pause and resume: a vCPU runs when neither wants it to stand. vcpu_hold_all() returns when all stand;
+ * vcpu_debug() arms one that stands (engine.h; 0 or -errno). Loop thread.
+ */
+void vcpu_hold_all(struct vm *);
+void vcpu_release(struct vcpu *);
+int vcpu_debug(struct vcpu *, const struct vcpu_debug *);
+
+/*
  * Device accesses, counted as exits, on the vCPU's thread, for engines that carry them out inside
  * run(). The time is measured one access in 64 and scaled, so that counting costs less than a port.
  */

@@ -22,6 +22,12 @@ enum vm_end {
     VM_END_INTERNAL,     /* the engine gave up: 5 */
 };
 
+/* Who is told that a vCPU has left the guest for VM_EXIT_DEBUG. */
+struct vm_debugger {
+    void *opaque;
+    void (*stopped)(void *opaque, struct vcpu *); /* vCPU thread; the vCPU stands from now on (vcpu_hold), vcpu->debug says why */
+};
+
 /* What the interrupt controllers outside the engine offer to it. */
 struct vm_irqchip {
     void *opaque;
@@ -49,6 +55,10 @@ struct vcpu {
     void (*call)(struct vcpu *, void *arg); /* to be run by its thread while it stands */
     void *call_arg;
 
+    /* A debugger's: filled before debug_stopped is set, by the vCPU's thread; taken back by the debugger while the vCPU stands. */
+    struct vm_exit debug; /* VM_EXIT_DEBUG */
+    atomic_bool debug_stopped;
+
     /* Exits by reason and the time spent outside the guest; written by the vCPU thread only, read relaxed. */
     atomic_ulong exits[VM_EXIT_REASON_COUNT];
     atomic_ulong exit_ns[VM_EXIT_REASON_COUNT];
@@ -57,6 +67,7 @@ struct vcpu {
 enum vcpu_request {
     VCPU_STOP = 1 << 0,  /* leave the run loop for good */
     VCPU_PAUSE = 1 << 1, /* stand until vcpu_resume_all(): somebody holds the VM */
+    VCPU_HOLD = 1 << 2,  /* stand for the debugger, which holds and releases each vCPU by itself */
 };
 
 /*
@@ -76,6 +87,7 @@ struct vm {
     const struct engine *engine;
     void *engine_data;
     struct vm_irqchip irqchip;
+    struct vm_debugger debugger; /* set while no vCPU runs */
     struct vcpu *vcpus[VCPU_MAX];
     unsigned vcpu_count;
     struct stats_reporter *reporters; /* stats_add(); the loop's thread */

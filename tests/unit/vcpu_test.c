@@ -32,6 +32,7 @@ struct fake_cpu {
     sigset_t blocked;
     struct cpu_state state;
     unsigned set_groups;
+    const struct vcpu_debug *debug; /* the last wish */
     int state_error;
 };
 
@@ -134,6 +135,16 @@ static int fake_set_state(struct vcpu *vcpu, const struct cpu_state *state, unsi
     return f->state_error;
 }
 
+static int fake_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
+{
+    struct fake_cpu *f = fake(vcpu);
+
+    if (!pthread_equal(f->thread, pthread_self()) || f->inside)
+        abort();
+    f->debug = debug;
+    return f->state_error;
+}
+
 static const struct engine engine = {
     .name = "fake",
     .vcpu_init = fake_vcpu_init,
@@ -142,6 +153,7 @@ static const struct engine engine = {
     .kick = fake_kick,
     .get_state = fake_get_state,
     .set_state = fake_set_state,
+    .debug = fake_debug,
 };
 
 static void leave(struct vcpu *vcpu, struct vm_exit exit)
@@ -437,10 +449,10 @@ static void an_engine_that_fails_ends_it_with_the_error(void **state)
     check_end(*state, VM_END_INTERNAL, strerror(EPROTO));
 }
 
-static void an_exit_without_a_sense_ends_it(void **state)
+static void a_breakpoint_that_nobody_set_ends_it(void **state)
 {
     leave(start_cpu(*state), (struct vm_exit){.reason = VM_EXIT_DEBUG});
-    check_end(*state, VM_END_INTERNAL, "without a reason");
+    check_end(*state, VM_END_INTERNAL, "no debugger");
 }
 
 /* The write that switches the machine off is the guest's last instruction, on every CPU. */
@@ -596,6 +608,98 @@ static void an_end_holds_them_whoever_lets_go(void **state)
     expect_standing(vm, true);
 }
 
+/* --- a debugger --- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct vcpu *stopped;
+    unsigned count;
+} debugger = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void on_debug_stop(void *opaque, struct vcpu *vcpu)
+{
+    assert_ptr_equal(opaque, &debugger);
+    pthread_mutex_lock(&debugger.lock);
+    debugger.stopped = vcpu;
+    debugger.count++;
+    pthread_cond_broadcast(&debugger.changed);
+    pthread_mutex_unlock(&debugger.lock);
+}
+
+static void wait_for_debug_stops(unsigned count)
+{
+    pthread_mutex_lock(&debugger.lock);
+    while (debugger.count < count)
+        pthread_cond_wait(&debugger.changed, &debugger.lock);
+    pthread_mutex_unlock(&debugger.lock);
+}
+
+static void start_debugged(struct vm *vm)
+{
+    debugger.count = 0;
+    vm->debugger = (struct vm_debugger){.opaque = &debugger, .stopped = on_debug_stop};
+    start_cpus(vm);
+    for (unsigned i = 0; i < CPUS; i++)
+        wait_until_inside(vm->vcpus[i]);
+}
+
+static void a_vcpu_at_a_breakpoint_stands_and_the_others_run(void **state)
+{
+    struct vm *vm = *state;
+    const struct vm_exit stop = {.reason = VM_EXIT_DEBUG, .debug = {.stop = DEBUG_STOP_WATCH, .gva = 0x4444, .point = 2}};
+
+    start_debugged(vm);
+    leave(vm->vcpus[1], stop);
+    wait_for_debug_stops(1);
+    assert_ptr_equal(debugger.stopped, vm->vcpus[1]);
+    assert_true(vm->vcpus[1]->debug_stopped);
+    assert_int_equal(vm->vcpus[1]->debug.debug.gva, 0x4444);
+    assert_int_equal(entries(vm->vcpus[1]), 1);
+    leave(vm->vcpus[0], (struct vm_exit){.reason = VM_EXIT_HLT});
+    wait_until_inside(vm->vcpus[0]);
+    assert_int_equal(entries(vm->vcpus[0]), 2);
+    vcpu_hold_all(vm);
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_false(fake(vm->vcpus[i])->inside);
+    assert_int_equal(entries(vm->vcpus[1]), 1);
+    vcpu_release(vm->vcpus[1]);
+    wait_until_inside(vm->vcpus[1]);
+    assert_false(fake(vm->vcpus[0])->inside);
+}
+
+static void what_a_debugger_holds_no_reset_lets_go(void **state)
+{
+    struct vm *vm = *state;
+    unsigned before[CPUS];
+
+    start_debugged(vm);
+    vcpu_hold_all(vm);
+    for (unsigned i = 0; i < CPUS; i++)
+        before[i] = entries(vm->vcpus[i]);
+    vcpu_pause_all(vm, VM_HOLD_MACHINE);
+    vcpu_release(vm->vcpus[0]);
+    vcpu_resume_all(vm, VM_HOLD_MACHINE);
+    wait_until_inside(vm->vcpus[0]);
+    assert_int_equal(vm->paused, CPUS - 1);
+    for (unsigned i = 1; i < CPUS; i++)
+        assert_int_equal(entries(vm->vcpus[i]), before[i]);
+}
+
+static void what_a_debugger_wants_is_told_by_the_vcpus_own_thread(void **state)
+{
+    struct vm *vm = *state;
+    static const struct vcpu_debug wish = {.single_step = true};
+
+    start_debugged(vm);
+    vcpu_hold_all(vm);
+    assert_int_equal(vcpu_debug(vm->vcpus[2], &wish), 0);
+    assert_ptr_equal(fake(vm->vcpus[2])->debug, &wish);
+    fake(vm->vcpus[2])->state_error = -EINVAL;
+    assert_int_equal(vcpu_debug(vm->vcpus[2], NULL), -EINVAL);
+    assert_null(fake(vm->vcpus[2])->debug);
+}
+
 static void a_state_is_set_and_got_by_the_vcpus_own_thread(void **state)
 {
     struct vm *vm = *state;
@@ -646,7 +750,7 @@ int main(void)
         VCPU_TEST(a_triple_fault_without_a_state_ends_it_too),
         VCPU_TEST(an_engine_that_gives_up_ends_it_with_its_reason),
         VCPU_TEST(an_engine_that_fails_ends_it_with_the_error),
-        VCPU_TEST(an_exit_without_a_sense_ends_it),
+        VCPU_TEST(a_breakpoint_that_nobody_set_ends_it),
         VCPU_TEST(a_device_ends_it_and_no_vcpu_enters_again),
         VCPU_TEST(the_first_end_wins),
         VCPU_TEST(an_end_that_was_asked_for_before_the_loop_runs_is_not_lost),
@@ -656,6 +760,9 @@ int main(void)
         VCPU_TEST(while_all_stand_nobody_is_in_the_guest),
         VCPU_TEST(they_run_when_nobody_holds_them_any_more),
         VCPU_TEST(an_end_holds_them_whoever_lets_go),
+        VCPU_TEST(a_vcpu_at_a_breakpoint_stands_and_the_others_run),
+        VCPU_TEST(what_a_debugger_holds_no_reset_lets_go),
+        VCPU_TEST(what_a_debugger_wants_is_told_by_the_vcpus_own_thread),
         VCPU_TEST(a_state_is_set_and_got_by_the_vcpus_own_thread),
         VCPU_TEST(a_state_can_be_got_between_pause_and_resume),
     };
