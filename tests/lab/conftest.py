@@ -23,6 +23,7 @@ def lab(request):
     start = time.monotonic()
 
     def run(script, arguments=(), **machine):
+        __tracebackhide__ = True
         print()
         return the_lab.run(request.node.name, os.path.join(the_lab.initramfs.L1, script), arguments,
                            lambda line: print(f"{time.monotonic() - start:7.1f}  {line}", flush=True), **machine)

@@ -30,7 +30,9 @@ UMBRA = os.path.realpath(os.environ.get("UMBRA", os.path.join(ROOT, "build", "um
 SCALE = float(os.environ.get("UMBRA_TIMEOUT_SCALE", "1"))
 BOOT_S = 120  # beside the test's own limit: from power-on to the test, and from its end to power-off
 OUT_BYTES = 1 << 30
-TAIL = 25
+TAIL = 30
+# Where a kernel begins to tell why it cannot go on.
+TROUBLE = re.compile(r"^.*(Kernel panic|BUG:|Oops:|general protection fault|unable to handle|INFO: task|rcu:.*stall)", re.M)
 # Real time is L1's: its TSC is the host's. A panic tells of all CPUs and ends the machine, and an NMI is a panic.
 APPEND = "console=ttyS0,115200 panic=-1 panic_print=0x40 unknown_nmi_panic tsc=reliable mitigations=off cryptomgr.notests"
 NO_QEMU = f"there is no {QEMU}: install Debian's package qemu-system-x86"
@@ -83,8 +85,26 @@ def read(path):
         return ""
 
 
-def tail(path, lines=TAIL):
-    return "\n".join("    " + line for line in read(path).rstrip("\n").split("\n")[-lines:])
+def indented(lines):
+    return "\n".join("    " + line for line in lines)
+
+
+def tail(path):
+    return indented(read(path).rstrip("\n").split("\n")[-TAIL:])
+
+
+def last_words(path):
+    """The last lines of a test; of one that took too long, those before that and all that was found out about it."""
+    lines = read(path).rstrip("\n").split("\n")
+    hung = [number for number, line in enumerate(lines) if line.startswith("lab: time is up")]
+    return indented(lines[max(hung[0] - TAIL, 0):] if hung else lines[-TAIL:])
+
+
+def trouble(path):
+    """A kernel's first complaint and what follows, or its last lines where it has none."""
+    text = read(path)
+    first = TROUBLE.search(text)
+    return indented(text[first.start():].split("\n")[:2 * TAIL]) if first else tail(path)
 
 
 class Run:
@@ -151,7 +171,11 @@ class Run:
         answer = b""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(1)
-            s.connect(f"/proc/self/fd/{os.open(self.folder, os.O_PATH)}/monitor")
+            folder = os.open(self.folder, os.O_PATH)
+            try:
+                s.connect(f"/proc/self/fd/{folder}/monitor")
+            finally:
+                os.close(folder)
             s.sendall(command.encode() + b"\n")
             try:
                 while data := s.recv(65536):
@@ -181,8 +205,9 @@ class Run:
                 self.process.wait()
 
     def fail(self, what):
-        raise LabError(f"{what}\n--- the test's last lines ({self.log}):\n{tail(self.log)}\n"
-                       f"--- L1's last lines ({self.console}):\n{tail(self.console)}\n--- QEMU:\n{tail(self.path('qemu.log'))}")
+        __tracebackhide__ = True
+        raise LabError(f"{what}\n--- the test's last lines ({self.log}):\n{last_words(self.log)}\n"
+                       f"--- L1's kernel ({self.console}):\n{trouble(self.console)}\n--- QEMU:\n{tail(self.path('qemu.log'))}")
 
     def collect(self):
         """Unpacks what L1 put on the disk."""
@@ -196,6 +221,7 @@ class Run:
 
     def wait(self):
         """The Result of a test that came to its end, whatever its status."""
+        __tracebackhide__ = True
         try:
             self.start()
             if self.shell:
@@ -219,6 +245,7 @@ class Run:
 
 def run(name, test, arguments=(), follow=None, **machine):
     """Runs a test that has to succeed: its Result. Keywords are those of Machine; LabError says what went wrong."""
+    __tracebackhide__ = True
     one = Run(name, Machine(**machine), test, arguments, follow=follow)
     result = one.wait()
     if result.status:
