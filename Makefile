@@ -62,7 +62,7 @@ insn_tests := $(patsubst tests/insn/%.c,$(B)/tests/insn/%,$(wildcard tests/insn/
 .PHONY: all deps-build
 all: $(B)/umbra $(if $(filter release,$(m)),build/umbra)
 
-deps-build deps-test deps-guest deps-image deps-bench: deps-%:
+deps-build deps-test deps-guest deps-image deps-bench deps-lab: deps-%:
 	@tools/deps.sh $*
 
 build/umbra: build/release/umbra
@@ -188,6 +188,7 @@ suites = \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
+	lab "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/lab" \
 	guest-asan "$(call guests_of,asan,step translate)" \
 	guest-ubsan "$(call guests_of,ubsan,step translate)" \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) tests/cli" \
@@ -198,12 +199,15 @@ soak_suites = \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
+	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
 
 .PHONY: test soak test-builds lint
+# Without QEMU the lab's tests are skipped.
 test-builds: | deps-build deps-guest deps-image deps-test
+	@tools/deps.sh lab || true
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests
 	@tools/guest-kernel.sh cloud generic
 	@tools/guest-initramfs-tools.sh cloud generic
@@ -219,6 +223,12 @@ test: test-builds
 # Hours where the others take minutes.
 soak: test-builds
 	@tests/run $(soak_suites)
+
+# Every test in the lab, or those with T in their name: an emulated machine with AMD-V and a real KVM (docs/testing.md).
+T ?=
+.PHONY: lab
+lab: all guests guest | deps-lab deps-test
+	@UMBRA=build/umbra $(PYTEST) -v -s $(if $(T),-k '$(T)') tests/lab
 
 # Layers, names, formatting, both compilers, clang-tidy, cppcheck; prints "N passed, N failed, N skipped".
 lint: | deps-build deps-test $(tables)
@@ -249,7 +259,7 @@ help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
 	@echo "make image      a Debian on a disk       make run-debian boot it"
 	@echo "make test       every test               make soak       the long ones"
-	@echo "make bench      beside QEMU's TCG"
+	@echo "make bench      beside QEMU's TCG        make lab        the tests inside an emulated machine with KVM (T=name)"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
 	@echo "make guest      the default guest        make guests     the test guests"
 	@echo "make unit-tests, insn-tests, fuzzers     build these of m="

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing of a group's Debian packages: tools/deps.sh build|guest|image|test|bench
+# Installs what is missing of a group's Debian packages: tools/deps.sh build|guest|image|test|bench|lab
 #
 # Asks dpkg first, so that it costs nothing where all is there. Without root it uses sudo, or says what to type.
 set -eu
@@ -10,9 +10,10 @@ guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils e2fsprogs" ;;
 image) packages="mmdebstrap debian-archive-keyring fakeroot uidmap openssh-client" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
     busybox-static procps util-linux iproute2 openssh-client fio" ;;
+lab) packages="python3 python3-pytest qemu-system-x86" ;;
 bench) packages="gcc libc6-dev python3 qemu-system-x86 util-linux iproute2" ;;
 *)
-    echo "usage: tools/deps.sh build|guest|image|test|bench" >&2
+    echo "usage: tools/deps.sh build|guest|image|test|bench|lab" >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,254 @@
+"""The lab: runs a test inside L1, an emulated AMD-V machine with Debian's kernel and a real kvm-amd, and brings back what came of it.
+
+QEMU's TCG is the machine. Its first serial port is L1's console, its second is what the test prints, as it prints it; a disk carries back what the
+test left in /out. A test that takes too long is ended by L1 itself, which tells where it stood; when L1 does not answer either, an NMI makes its
+kernel print the stacks of all CPUs. Everything lies in build/lab/NAME afterwards:
+
+    test.log        what the test printed          console.log     L1's kernel
+    out/            L1's /out, with dmesg.txt      qemu.log        QEMU's complaints
+    registers.txt   L1's CPUs, when L1 hung        command         QEMU's command line
+"""
+import ctypes
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+
+import initramfs
+
+ROOT = initramfs.ROOT
+QEMU = "qemu-system-x86_64"
+UMBRA = os.path.realpath(os.environ.get("UMBRA", os.path.join(ROOT, "build", "umbra")))
+# Far more than a working test takes: machines are shared, and a test says what holds, not how fast.
+SCALE = float(os.environ.get("UMBRA_TIMEOUT_SCALE", "1"))
+BOOT_S = 120  # beside the test's own limit: from power-on to the test, and from its end to power-off
+OUT_BYTES = 1 << 30
+TAIL = 30
+# Where a kernel begins to tell why it cannot go on.
+TROUBLE = re.compile(r"^.*(Kernel panic|BUG:|Oops:|general protection fault|unable to handle|INFO: task|rcu:.*stall)", re.M)
+# Real time is L1's: its TSC is the host's. A panic tells of all CPUs and ends the machine, and an NMI is a panic.
+APPEND = "console=ttyS0,115200 panic=-1 panic_print=0x40 unknown_nmi_panic tsc=reliable mitigations=off cryptomgr.notests"
+NO_QEMU = f"there is no {QEMU}: install Debian's package qemu-system-x86"
+
+
+class LabError(AssertionError):
+    """The test failed, or could not be run to its end."""
+
+
+@dataclasses.dataclass
+class Machine:
+    """L1 as a test wants it."""
+
+    npt: bool = True  # nested page tables; without, KVM shadows the guest's page tables itself
+    cpus: int = 1
+    memory_mib: int = 2048
+    limit_s: int = 120  # for the test itself
+    programs: tuple = ()  # executables of the host's for L1's /bin, with their libraries
+    files: dict = dataclasses.field(default_factory=dict)  # {path in L1: path on the host, or bytes}
+    devices: tuple = ()  # more arguments for QEMU
+
+
+@dataclasses.dataclass
+class Result:
+    status: int
+    output: str  # what the test printed
+    folder: str
+
+    def file(self, name):
+        """What the test left in /out."""
+        with open(os.path.join(self.folder, "out", name), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+
+def missing():
+    """Why the lab cannot run here, or None."""
+    if not shutil.which(QEMU):
+        return NO_QEMU
+    for path, how in ((initramfs.KERNEL, "make guest"), (initramfs.BUSYBOX, "make guest"), (UMBRA, "make")):
+        if not os.path.exists(path):
+            return f"{path} is missing: {how}"
+    return None
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read().replace("\r", "")
+    except FileNotFoundError:
+        return ""
+
+
+def indented(lines):
+    return "\n".join("    " + line for line in lines)
+
+
+def tail(path):
+    return indented(read(path).rstrip("\n").split("\n")[-TAIL:])
+
+
+def last_words(path):
+    """The last lines of a test; of one that took too long, those before that and all that was found out about it."""
+    lines = read(path).rstrip("\n").split("\n")
+    hung = [number for number, line in enumerate(lines) if line.startswith("lab: time is up")]
+    return indented(lines[max(hung[0] - TAIL, 0):] if hung else lines[-TAIL:])
+
+
+def trouble(path):
+    """A kernel's first complaint and what follows, or its last lines where it has none."""
+    text = read(path)
+    first = TROUBLE.search(text)
+    return indented(text[first.start():].split("\n")[:2 * TAIL]) if first else tail(path)
+
+
+class Run:
+    """One run of one test. Follow it with wait()."""
+
+    def __init__(self, name, machine, test, arguments=(), shell=False, follow=None):
+        """follow: called with each line that the test prints. shell: a shell on this terminal instead of a test."""
+        self.machine, self.shell, self.follow = machine, shell, follow
+        self.folder = os.path.join(ROOT, "build", "lab", re.sub(r"[^\w.-]+", "_", name).strip("_"))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.makedirs(self.folder)
+        self.log, self.console = self.path("test.log"), self.path("console.log")
+        self.limit_s = int(machine.limit_s * SCALE)
+        settings = {"NPT": int(machine.npt), "LIMIT_S": self.limit_s, "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
+        initramfs.build(self.path("initramfs"), UMBRA, test, settings, machine.programs, machine.files)
+        with open(self.path("disk"), "wb") as f:
+            f.truncate(OUT_BYTES)
+        self.process, self.printed = None, 0
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def command(self):
+        m = self.machine
+        # The monitor's socket by a relative name: an absolute one may be too long for a socket's address.
+        return [QEMU, "-accel", "tcg", "-cpu", "max", "-M", "q35", "-m", str(m.memory_mib), "-smp", str(m.cpus), "-nodefaults", "-display", "none",
+                "-no-reboot", "-serial", "file:console.log", "-serial", "stdio" if self.shell else "file:test.log",
+                "-monitor", "unix:monitor,server=on,wait=off", "-kernel", initramfs.KERNEL, "-initrd", "initramfs", "-append", APPEND,
+                "-drive", "file=disk,format=raw,if=none,id=out,cache=unsafe", "-device", "virtio-blk-pci,drive=out", *m.devices]
+
+    def start(self):
+        command = self.command()
+        with open(self.path("command"), "w", encoding="utf-8") as f:
+            f.write(shlex.join(command) + "\n")
+        with open(self.path("qemu.log"), "wb") as errors:
+            # The machine goes when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGTERM).
+            self.process = subprocess.Popen(command, cwd=self.folder, stderr=errors, stdout=None if self.shell else errors,
+                                            stdin=None if self.shell else subprocess.DEVNULL,
+                                            preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM))
+
+    def follow_log(self):
+        """Hands on the lines that came since the last time."""
+        text = read(self.log)
+        end = text.rfind("\n") + 1
+        if self.follow and end > self.printed:
+            for line in text[self.printed:end].splitlines():
+                self.follow(line)
+        self.printed = max(self.printed, end)
+
+    def ended_within(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.follow_log()
+            try:
+                self.process.wait(0.2)
+                self.follow_log()
+                return True
+            except subprocess.TimeoutExpired:
+                pass
+        return False
+
+    def monitor(self, command):
+        """The answer of QEMU's monitor, as far as it comes within a second."""
+        answer = b""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(1)
+            folder = os.open(self.folder, os.O_PATH)
+            try:
+                s.connect(f"/proc/self/fd/{folder}/monitor")
+            finally:
+                os.close(folder)
+            s.sendall(command.encode() + b"\n")
+            try:
+                while data := s.recv(65536):
+                    answer += data
+            except socket.timeout:
+                pass
+        return answer.decode(errors="replace").replace("\r", "")
+
+    def tell_where_it_hangs(self):
+        """Leaves the CPUs' registers in a file and the kernel's stacks on the console."""
+        try:
+            with open(self.path("registers.txt"), "w", encoding="utf-8") as f:
+                f.write(self.monitor("info registers -a"))
+            self.monitor("nmi")
+        except OSError as e:
+            print(f"lab: QEMU's monitor does not answer: {e}", file=sys.stderr)
+        self.ended_within(10)
+
+    def stop(self):
+        """Ends QEMU, and nothing else."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def fail(self, what):
+        __tracebackhide__ = True
+        raise LabError(f"{what}\n--- the test's last lines ({self.log}):\n{last_words(self.log)}\n"
+                       f"--- L1's kernel ({self.console}):\n{trouble(self.console)}\n--- QEMU:\n{tail(self.path('qemu.log'))}")
+
+    def collect(self):
+        """Unpacks what L1 put on the disk."""
+        out = self.path("out")
+        os.makedirs(out)
+        with tarfile.open(self.path("disk")) as archive:
+            for member in archive:
+                if member.isfile() or member.isdir():
+                    member.mode |= 0o600
+                    archive.extract(member, out)
+
+    def wait(self):
+        """The Result of a test that came to its end, whatever its status."""
+        __tracebackhide__ = True
+        try:
+            self.start()
+            if self.shell:
+                self.process.wait()
+                return Result(0, "", self.folder)
+            if not self.ended_within(self.limit_s + BOOT_S * SCALE):
+                self.tell_where_it_hangs()
+                self.fail(f"L1 hung: it did not end within {self.limit_s + BOOT_S * SCALE:.0f} s")
+            text = read(self.log)
+            ended = re.search(r"^lab: status (\d+)\n", text, re.M)
+            if not ended:
+                self.fail(f"L1 ended before the test did; QEMU's status is {self.process.returncode}")
+            self.collect()
+            return Result(int(ended[1]), text, self.folder)
+        finally:
+            self.stop()
+            for name in ("disk", "initramfs", "monitor"):
+                if os.path.exists(self.path(name)):
+                    os.unlink(self.path(name))
+
+
+def run(name, test, arguments=(), follow=None, **machine):
+    """Runs a test that has to succeed: its Result. Keywords are those of Machine; LabError says what went wrong."""
+    __tracebackhide__ = True
+    one = Run(name, Machine(**machine), test, arguments, follow=follow)
+    result = one.wait()
+    if result.status:
+        one.fail(f"{os.path.basename(test)} ended with status {result.status}"
+                 + (f": it took longer than {one.limit_s} s" if result.status == 124 else ""))
+    return result

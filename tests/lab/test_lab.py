@@ -1,0 +1,40 @@
+"""The lab itself: what L1 offers, what comes back, and that what hangs is ended and told of."""
+import os
+import re
+
+import pytest
+
+import lab as the_lab
+
+
+@pytest.mark.parametrize("npt", [1, 0])
+def test_l1_has_kvm_with_hardware_behind_it_and_runs_the_software_engine(lab, npt):
+    result = lab("probe.sh", npt=npt)
+    assert f"npt={'NY'[npt]}" in result.output
+    assert re.search(r"^KVM .*hardware-assisted", result.file("probe.txt"), re.M)
+    assert re.search(r"^[1-9]\d* passed, 0 failed", result.output, re.M)
+    assert "\nstatus 1\n" in result.output  # the debug-exit port's 0
+
+
+def test_a_failing_script_fails_with_its_last_words(lab):
+    with pytest.raises(the_lab.LabError, match=r"status 3(?s:.)*last words"):
+        lab("ends.sh", ["status"])
+
+
+def test_a_script_that_hangs_is_ended_and_where_it_stood_is_told(lab):
+    with pytest.raises(the_lab.LabError, match=r"longer than 5 s(?s:.)*umbra run(?s:.)*thread \d+ vcpu0: R"):
+        lab("ends.sh", ["hang"], limit_s=5)
+
+
+def test_an_l1_that_panics_is_told_with_its_console(lab):
+    with pytest.raises(the_lab.LabError, match=r"ended before the test(?s:.)*Kernel panic"):
+        lab("ends.sh", ["panic"])
+
+
+@pytest.mark.soak
+def test_an_l1_that_does_not_answer_leaves_its_cpus_registers(lab, monkeypatch):
+    monkeypatch.setattr(the_lab, "BOOT_S", 60)
+    with pytest.raises(the_lab.LabError, match="L1 hung"):
+        lab("ends.sh", ["freeze"], limit_s=5, programs=("/usr/bin/chrt",))
+    folder = os.path.join(the_lab.ROOT, "build", "lab", "test_an_l1_that_does_not_answer_leaves_its_cpus_registers")
+    assert "RIP=" in the_lab.read(os.path.join(folder, "registers.txt"))
