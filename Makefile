@@ -237,9 +237,15 @@ lint: | deps-build deps-test $(tables)
 # --- measuring: in turn with QEMU's TCG; ROUNDS of them, as Markdown tables ---
 
 ROUNDS ?= 3
-.PHONY: bench
-bench: all guest | deps-bench
-	@tests/bench/io.py $(ROUNDS)
+.PHONY: bench bench-cpu bench-io bench-boot bench-work
+bench: bench-cpu bench-io
+bench-cpu bench-io: bench-%: all guest | deps-bench
+	@tests/bench/$*.py $(ROUNDS)
+bench-boot: all image | deps-bench
+	@tests/bench/boot.py $(ROUNDS)
+bench-work: all guest | deps-image deps-bench
+	@tools/debian-image.sh bench
+	@tests/bench/work.py $(ROUNDS)
 
 # --- installing ---
 
@@ -259,7 +265,8 @@ help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
 	@echo "make image      a Debian on a disk       make run-debian boot it"
 	@echo "make test       every test               make soak       the long ones"
-	@echo "make bench      beside QEMU's TCG        make lab        the tests inside an emulated machine with KVM (T=name)"
+	@echo "make bench      CPU and I/O beside TCG   make bench-cpu, bench-io, bench-boot, bench-work"
+	@echo "make lab        the tests inside an emulated machine with KVM (T=name: one)"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
 	@echo "make guest      the default guest        make guests     the test guests"
 	@echo "make unit-tests, insn-tests, fuzzers     build these of m="

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes build/guest/debian.img: a small Debian with systemd on a raw ext4 disk without partitions.
+# Makes build/guest/debian.img: a small Debian with systemd on a raw ext4 disk without partitions. With "bench" bench.img, which has more.
 #
 # Needs no root where user namespaces and /etc/subuid are there. root has no password on the console; over ssh it is let in by the key
-# build/guest/debian/ssh_key. What is there stays: remove build/guest/debian.img to take newer packages.
+# build/guest/debian/ssh_key. What is there stays: remove the image to take newer packages.
 set -eu
 cd "$(dirname "$0")/.."
 packages_refreshed=
@@ -11,8 +11,15 @@ packages_refreshed=
 SIZE=3G # sparse: the host keeps what is written
 PACKAGES_IN="systemd-sysv systemd-resolved udev dbus kmod iproute2 iputils-ping openssh-server e2fsprogs procps"
 
-dir=build/guest/debian
-out=build/guest/debian.img
+name=${1:-debian}
+case $name in
+debian) ;;
+bench) PACKAGES_IN="$PACKAGES_IN gcc libc6-dev xz-utils python3-minimal sqlite3 7zip" ;;
+*) die "there is no image $name: it is debian or bench" ;;
+esac
+dir=build/guest/$name
+out=$dir.img
+key=build/guest/debian/ssh_key
 kernel=build/guest/cloud
 [ -f "$kernel/stamp" ] || tools/guest-kernel.sh cloud
 if [ -f "$out" ] && [ -z "$(find guest/debian tools/debian-image.sh "$kernel/stamp" -newer "$out" | head -n 1)" ]; then
@@ -53,27 +60,28 @@ bootstrap --variant=minbase --include="$(echo "$PACKAGES_IN" | tr ' ' ,)" \
     die "mmdebstrap could not make a Debian (all that it said: $dir/log). A user who is not root needs the package uidmap, and a range in /etc/subuid"
 }
 
-[ -f "$dir/ssh_key" ] || ssh-keygen -q -t ed25519 -N '' -C umbra -f "$dir/ssh_key"
+mkdir -p "${key%/*}"
+[ -f "$key" ] || ssh-keygen -q -t ed25519 -N '' -C umbra -f "$key"
 
 say "IMAGE $out"
 rm -rf "$dir/tree" "$out.new"
 mkdir "$dir/tree"
 # assume_storage_prezeroed: a new file reads as zeros, which no one has to write.
 PATH=$PATH:/sbin:/usr/sbin $as_root sh -eu -c '
-    dir=$1 tree=$1/tree kernel=$2 image=$3 size=$4
+    dir=$1 tree=$1/tree kernel=$2 image=$3 size=$4 key=$5
     # Left out here, since a filter within dpkg would cost a third of the time.
     tar -x --numeric-owner -f "$dir/tree.tar" -C "$tree" --exclude="./dev/*" --exclude="./usr/share/doc/*" --exclude="./usr/share/man/*" \
         --exclude="./usr/share/locale/*"
     cp -r --no-preserve=ownership guest/debian/. "$tree"
     ln -sf ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
     mkdir -p -m 700 "$tree/root/.ssh"
-    cp "$dir/ssh_key.pub" "$tree/root/.ssh/authorized_keys"
+    cp "$key.pub" "$tree/root/.ssh/authorized_keys"
     # The modules of the kernel that make run boots; another kernel brings what it needs in its initrd.
     version=$(cat "$kernel/version")
     mkdir -p "$tree/usr/lib/modules"
     cp -r "$kernel/modules/." "$tree/usr/lib/modules/$version"
     truncate -s "$size" "$image"
     mke2fs -q -t ext4 -L debian -E root_owner=0:0,assume_storage_prezeroed=1 -d "$tree" "$image"
-' sh "$dir" "$kernel" "$out.new" "$SIZE" || die "cannot make $out: is there room on the disk?"
+' sh "$dir" "$kernel" "$out.new" "$SIZE" "$key" || die "cannot make $out: is there room on the disk?"
 rm -rf "$dir/tree" "$dir/tree.tar"
 mv "$out.new" "$out"
