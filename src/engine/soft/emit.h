@@ -170,6 +170,16 @@ static inline void emit_pext_ctx(struct emit *e, unsigned dst, unsigned src, int
     emit_modrm_disp(e, dst, HOST_CTX, disp);
 }
 
+/* bextr dst, src, HOST_CTX (VEX.LZ.0F38.W1 F7 /r): the number of the page that src points into */
+static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
+{
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 2));
+    emit8(e, (uint8_t)(0x80 | (~HOST_CTX & 0xf) << 3));
+    emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
 /* mov dst, gs:[index * 8] */
 static inline void emit_load_gs_table(struct emit *e, unsigned dst, unsigned index)
 {

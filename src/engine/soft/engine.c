@@ -104,6 +104,27 @@ static int soft_vm_init(struct vm *vm, struct err *e)
 
 /* --- vCPUs --- */
 
+/* Where in 64 KiB the context pointer's low bits are what ctx.h promises. */
+#define CPU_ALIGN KIB(64)
+#define CPU_OFFSET (CTX_LOW - CTX_BIAS)
+_Static_assert(CPU_OFFSET % 64 == 0, "a vCPU begins at a cache line");
+
+static struct soft_cpu *new_cpu(void)
+{
+    size_t bytes = ALIGN_UP(CPU_OFFSET + sizeof(struct soft_cpu), CPU_ALIGN);
+    uint8_t *p = aligned_alloc(CPU_ALIGN, bytes);
+
+    if (!p)
+        return NULL;
+    memset(p + CPU_OFFSET, 0, sizeof(struct soft_cpu));
+    return (struct soft_cpu *)(void *)(p + CPU_OFFSET);
+}
+
+static void free_cpu(struct soft_cpu *cpu)
+{
+    free((uint8_t *)cpu - CPU_OFFSET);
+}
+
 static void soft_vcpu_fini(struct vcpu *vcpu)
 {
     struct soft_cpu *cpu = vcpu->engine_data;
@@ -126,7 +147,7 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
     lockstep_fini(cpu);
     free(cpu->init_state);
     free(cpu->xsave);
-    free(cpu);
+    free_cpu(cpu);
     vcpu->engine_data = NULL;
 }
 
@@ -150,32 +171,31 @@ static int allocate(struct soft_cpu *cpu, struct err *e)
 
 static void init_slots(struct soft_cpu *cpu)
 {
-    SLOT(cpu, CTX_PAGE_MASK) = (MMU_TABLE_ENTRIES - 1) << PAGE_SHIFT;
-    SLOT(cpu, CTX_WRITE_TABLE) = MMU_TABLE_ENTRIES;
-    SLOT(cpu, CTX_USER_READ) = 2 * MMU_TABLE_ENTRIES;
-    SLOT(cpu, CTX_USER_WRITE) = 3 * MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_USER_WRITE) = MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_READ) = (uint64_t)(mmu_table(cpu, false) - mmu_table(cpu, true));
+    SLOT(cpu, CTX_WRITE) = SLOT(cpu, CTX_READ) + MMU_TABLE_ENTRIES;
     SLOT(cpu, CTX_JUMP_MASK) = JUMP_ENTRIES - 1;
 }
 
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)
 {
     struct soft_vm *svm = vcpu->vm->engine_data;
-    struct soft_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+    struct soft_cpu *cpu = new_cpu();
     int error;
 
     if (!cpu)
         return err_set(e, ENOMEM, "cannot allocate a vCPU");
-    memset(cpu, 0, sizeof(*cpu));
     vcpu->engine_data = cpu;
     cpu->svm = svm;
     cpu->vcpu = vcpu;
     cpu->vec_mask = svm->cpuid->xcr0;
-    init_slots(cpu);
     error = allocate(cpu, e);
     if (!error)
         error = step_init(cpu, e);
     if (!error)
         error = mmu_init(cpu, e);
+    if (!error)
+        init_slots(cpu);
     if (!error)
         error = lapic_init(cpu, e);
     if (!error && svm->lockstep)

@@ -90,7 +90,7 @@ int recover_attach(struct soft_cpu *cpu, struct err *e)
      * Translated code finds the shadow tables through GS. By the system call: WRGSBASE may work for a program and yet be lost at the next
      * context switch, where the kernel runs with FSGSBASE off.
      */
-    if (syscall(SYS_arch_prctl, ARCH_SET_GS, mmu_table(cpu, false)) != 0)
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, mmu_table(cpu, true)) != 0)
         return err_set(e, errno, "cannot set the GS base of a vCPU's thread: %s", strerror(errno));
     current_cpu = cpu;
     return 0;

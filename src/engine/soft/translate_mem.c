@@ -132,11 +132,9 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
         cold->size = size;
         cold->aligned = e->rw;
     }
-    emit_pext_ctx(e, HOST_S2, gva_reg, CTX_PAGE_MASK);
-    if (user)
-        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, write ? CTX_USER_WRITE : CTX_USER_READ);
-    else if (write)
-        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, CTX_WRITE_TABLE);
+    emit_page_number(e, HOST_S2, gva_reg);
+    if (write || !user)
+        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, user ? CTX_USER_WRITE : write ? CTX_WRITE : CTX_READ);
     emit_load_gs_table(e, HOST_S2, HOST_S2);
     emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
     cold->sites[cold->site_count++] = emit_jcc(e, CC_Z);
