@@ -18,44 +18,14 @@ static void *reserve(size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/*
- * Dispatch: HOST_S1 holds the next rip. Leaves flags and guest registers alone: the comparison is NOT and LEA, the
- * branch JRCXZ, with RCX aside. A hit sets the code page and jumps.
- */
-static void emit_dispatch(struct emit *e)
-{
-    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_pext_ctx(e, GPR_RCX, HOST_S1, CTX_JUMP_MASK);
-    emit_load_ctx(e, HOST_S2, CTX_JUMP_CACHE);
-    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
-    emit_op_mem(e, OP_MOV_LOAD, true, GPR_RCX, HOST_S2, 0);
-    static const uint8_t not_rcx[] = {0x48, 0xf7, 0xd1};
-    emit_bytes(e, not_rcx, sizeof(not_rcx));
-    emit_op_sib(e, OP_LEA, true, GPR_RCX, GPR_RCX, HOST_S1, 1, 1);
-    emit8(e, 0xe3); /* jrcxz hit */
-    uint8_t *hit = e->rw;
-    emit8(e, 0);
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_store_ctx_imm32(e, CTX_EXIT, CODE_EXIT_NEXT);
-    uint8_t *out = emit_jmp(e);
-    *hit = (uint8_t)(e->rw - (hit + 1));
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_op_mem(e, OP_MOV_LOAD, true, HOST_S1, HOST_S2, JUMP_PAGE_OFF);
-    emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
-    emit_rex(e, false, 4, 0, HOST_S2); /* jmp [S2 + JUMP_CODE_OFF] */
-    emit8(e, 0xff);
-    emit_modrm_disp(e, 4, HOST_S2, JUMP_CODE_OFF);
-    emit_patch(out, e->rw);
-}
-
 /* The way out to switch.S, within reach of a rel32 from every block. */
 static void emit_common(struct soft_cache *cache)
 {
     uint64_t target = (uint64_t)(uintptr_t)switch_code_exit;
     struct emit e = {.rw = cache->mem.rw, .end = cache->mem.rw + PAGE_SIZE};
 
-    cache->dispatch = e.rw;
-    emit_dispatch(&e); /* falls through to the exit */
+    cache->exit_next = e.rw;
+    emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_NEXT);
     cache->exit = e.rw;
     emit8(&e, 0xff); /* jmp [rip + 0] */
     emit8(&e, 0x25);

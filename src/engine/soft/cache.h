@@ -65,10 +65,10 @@ struct soft_cache {
     uint32_t *hash;      /* heads: block numbers */
     uint32_t *page_head; /* per guest page (mem page index): first block */
     uint32_t block_count, mark_count;
-    uint32_t generation;      /* of cache_flush(): block numbers of an older one mean nothing */
-    size_t used;              /* bytes of mem */
-    size_t common;            /* bytes at its start that stay: exits and dispatch */
-    uint8_t *exit, *dispatch; /* writable addresses of the common pieces */
+    uint32_t generation;       /* of cache_flush(): block numbers of an older one mean nothing */
+    size_t used;               /* bytes of mem */
+    size_t common;             /* bytes at its start that stay: exits */
+    uint8_t *exit, *exit_next; /* writable addresses of the common pieces */
 };
 
 int cache_init(struct soft_vm *, struct err *);
@@ -95,16 +95,17 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 
 /* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
 
-#define JUMP_CACHES 4 /* by BLOCK_USER and BLOCK_CODE32; what is in one is for one value of the mode's other bits */
-#define JUMP_ENTRIES 16384
-#define JUMP_CODE_OFF (JUMP_ENTRIES * 8)  /* bytes from the tags to the code pointers */
-#define JUMP_PAGE_OFF (JUMP_ENTRIES * 16) /* and to the page addresses */
+#define JUMP_CACHES 4      /* by BLOCK_USER and BLOCK_CODE32; what is in one is for one value of the mode's other bits */
+#define JUMP_ENTRIES 65536 /* by the low 16 bits of rip */
+
+struct jump_entry {
+    uint64_t tag;  /* rip; that of entry 0 is never 0 and those of others are 0 when empty, which no lookup of that entry can match */
+    uint64_t code; /* executable address */
+};
 
 struct jump_cache {
     uint32_t mode; /* of its blocks */
-    uint64_t *tag; /* rip; tag[0] is never 0 and tag[others] is 0 when empty, which no lookup of that entry can match */
-    uint64_t *code;
-    uint64_t *page;
+    struct jump_entry *entries;
     uint16_t *filled; /* entries filled since the last flush */
     unsigned filled_count;
     uint64_t pages[16]; /* a filter of the pages in it: one hashed bit each */
@@ -122,9 +123,9 @@ void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *, boo
 
 static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t rip)
 {
-    unsigned i = rip & (JUMP_ENTRIES - 1);
+    const struct jump_entry *entry = &jc->entries[rip & (JUMP_ENTRIES - 1)];
 
-    return jc->tag[i] == rip ? (const void *)(uintptr_t)jc->code[i] : NULL;
+    return entry->tag == rip ? (const void *)(uintptr_t)entry->code : NULL;
 }
 
 /* Why translated code was left; the low bits of CTX_EXIT, the operand above them. */

@@ -24,9 +24,8 @@
 #define CTX_SAVE_RCX CTX_SLOT(6)
 #define CTX_HOST_RSP CTX_SLOT(7)
 #define CTX_JUMP_CACHE CTX_SLOT(8) /* current privilege's jump cache */
-#define CTX_JUMP_MASK CTX_SLOT(9)  /* constant: address bits that index it, for PEXT */
-#define CTX_RESUME CTX_SLOT(10)    /* host pc: an instruction's start on a miss, a link's site on a branch exit, a fault's pc */
-#define CTX_TEMP CTX_SLOT(11)
-#define CTX_WRITE CTX_SLOT(12)
-#define CTX_INSNS CTX_SLOT(13) /* guest instructions executed, when counted */
-#define CTX_ENTRY CTX_SLOT(14) /* where to go after the registers are loaded */
+#define CTX_RESUME CTX_SLOT(9)     /* host pc: an instruction's start on a miss, a link's site on a branch exit, a fault's pc */
+#define CTX_TEMP CTX_SLOT(10)
+#define CTX_WRITE CTX_SLOT(11)
+#define CTX_INSNS CTX_SLOT(12) /* guest instructions executed, when counted */
+#define CTX_ENTRY CTX_SLOT(13) /* where to go after the registers are loaded */

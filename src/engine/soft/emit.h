@@ -160,23 +160,35 @@ static inline void emit_mov_simm32(struct emit *e, unsigned reg, int32_t imm)
     emit32(e, (uint32_t)imm);
 }
 
-/* pext dst, src, [ctx + disp] (VEX.LZ.F3.0F38.W1 F5 /r: dst in reg, src in vvvv) */
-static inline void emit_pext_ctx(struct emit *e, unsigned dst, unsigned src, int32_t disp)
-{
-    emit8(e, 0xc4);
-    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x60 | 2));
-    emit8(e, (uint8_t)(0x80 | (~src & 0xf) << 3 | 2));
-    emit8(e, 0xf5);
-    emit_modrm_disp(e, dst, HOST_CTX, disp);
-}
-
-/* bextr dst, src, HOST_CTX (VEX.LZ.0F38.W1 F7 /r): the number of the page that src points into */
-static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
+/* VEX.LZ.0F38.W1, pp F7 /r: dst = src shifted by, or of src the bits named by, HOST_CTX */
+static inline void emit_by_ctx(struct emit *e, unsigned pp, unsigned dst, unsigned src)
 {
     emit8(e, 0xc4);
     emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 2));
-    emit8(e, (uint8_t)(0x80 | (~HOST_CTX & 0xf) << 3));
+    emit8(e, (uint8_t)(0x80 | (~HOST_CTX & 0xf) << 3 | pp));
     emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
+/* bextr dst, src, HOST_CTX: the number of the page that src points into */
+static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
+{
+    emit_by_ctx(e, 0, dst, src);
+}
+
+/* shrx and shlx by HOST_CTX: the start of the page that reg points into. Flags stay. */
+static inline void emit_page_start(struct emit *e, unsigned reg)
+{
+    emit_by_ctx(e, 3, reg, reg);
+    emit_by_ctx(e, 1, reg, reg);
+}
+
+/* movzx dst, src: its low 16 bits */
+static inline void emit_low16(struct emit *e, unsigned dst, unsigned src)
+{
+    emit_rex(e, false, dst, 0, src);
+    emit8(e, 0x0f);
+    emit8(e, 0xb7);
     emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
@@ -244,6 +256,14 @@ static inline uint8_t *emit_jcc(struct emit *e, unsigned cc)
     emit8(e, (uint8_t)(0x80 | cc));
     emit32(e, 0);
     return e->rw - 4;
+}
+
+/* jmp [base + disp] */
+static inline void emit_jmp_mem(struct emit *e, unsigned base, int32_t disp)
+{
+    emit_rex(e, false, 4, 0, base);
+    emit8(e, 0xff);
+    emit_modrm_disp(e, 4, base, disp);
 }
 
 /* Points a rel32 at a writable-side address of the same code memory. */

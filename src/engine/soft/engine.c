@@ -174,7 +174,6 @@ static void init_slots(struct soft_cpu *cpu)
     SLOT(cpu, CTX_USER_WRITE) = MMU_TABLE_ENTRIES;
     SLOT(cpu, CTX_READ) = (uint64_t)(mmu_table(cpu, false) - mmu_table(cpu, true));
     SLOT(cpu, CTX_WRITE) = SLOT(cpu, CTX_READ) + MMU_TABLE_ENTRIES;
-    SLOT(cpu, CTX_JUMP_MASK) = JUMP_ENTRIES - 1;
 }
 
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)

@@ -4,7 +4,7 @@
 
 #include "engine/soft/cache.h"
 
-#define BYTES (JUMP_ENTRIES * (8 + 8 + 8 + 2))
+#define BYTES (JUMP_ENTRIES * (sizeof(struct jump_entry) + sizeof(uint16_t)))
 
 int jump_cache_init(struct jump_cache *jc, struct err *e)
 {
@@ -12,18 +12,16 @@ int jump_cache_init(struct jump_cache *jc, struct err *e)
 
     if (p == MAP_FAILED)
         return err_set(e, ENOMEM, "cannot reserve address space for a jump cache; is `ulimit -v` set?");
-    *jc = (struct jump_cache){.tag = (uint64_t *)(void *)p,
-                              .code = (uint64_t *)(void *)(p + JUMP_CODE_OFF),
-                              .page = (uint64_t *)(void *)(p + JUMP_PAGE_OFF),
-                              .filled = (uint16_t *)(void *)(p + JUMP_ENTRIES * 24)};
-    jc->tag[0] = 1;
+    *jc = (struct jump_cache){.entries = (struct jump_entry *)(void *)p,
+                              .filled = (uint16_t *)(void *)(p + JUMP_ENTRIES * sizeof(struct jump_entry))};
+    jc->entries[0].tag = 1;
     return 0;
 }
 
 void jump_cache_fini(struct jump_cache *jc)
 {
-    if (jc->tag)
-        munmap(jc->tag, BYTES);
+    if (jc->entries)
+        munmap(jc->entries, BYTES);
     *jc = (struct jump_cache){0};
 }
 
@@ -35,8 +33,8 @@ static unsigned page_bit(gva_t gva)
 void jump_cache_flush(struct jump_cache *jc)
 {
     for (unsigned i = 0; i < jc->filled_count; i++)
-        jc->tag[jc->filled[i]] = 0;
-    jc->tag[0] = 1; /* an address that maps to entry 0 ends in zeros, so it is not 1; elsewhere it is not 0 */
+        jc->entries[jc->filled[i]].tag = 0;
+    jc->entries[0].tag = 1; /* an address that maps to entry 0 ends in zeros, so it is not 1; elsewhere it is not 0 */
     for (unsigned i = 0; i < ARRAY_SIZE(jc->pages); i++)
         jc->pages[i] = 0;
     jc->filled_count = 0;
@@ -46,14 +44,14 @@ void jump_cache_flush(struct jump_cache *jc)
 void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b, bool global)
 {
     unsigned i = rip & (JUMP_ENTRIES - 1);
+    struct jump_entry *entry = &jc->entries[i];
 
     if (jc->filled_count == JUMP_ENTRIES)
         jump_cache_flush(jc);
-    if (jc->tag[i] == (i ? 0 : 1))
+    if (entry->tag == (i ? 0 : 1))
         jc->filled[jc->filled_count++] = (uint16_t)i;
-    jc->code[i] = (uint64_t)(uintptr_t)b->code;
-    jc->page[i] = ALIGN_DOWN(rip, PAGE_SIZE);
-    jc->tag[i] = rip;
+    entry->code = (uint64_t)(uintptr_t)b->code;
+    entry->tag = rip;
     jc->pages[page_bit(rip) / 64] |= BIT(page_bit(rip) % 64);
     jc->has_local |= !global;
 }
@@ -82,9 +80,9 @@ void jump_flush_page(struct soft_cpu *cpu, gva_t gva)
         if (!(jc->pages[bit / 64] >> (bit % 64) & 1))
             continue;
         for (unsigned n = 0; n < PAGE_SIZE; n++) {
-            unsigned entry = (page + n) & (JUMP_ENTRIES - 1);
-            if (ALIGN_DOWN(jc->tag[entry], PAGE_SIZE) == page)
-                jc->tag[entry] = entry ? 0 : 1;
+            struct jump_entry *entry = &jc->entries[(page + n) & (JUMP_ENTRIES - 1)];
+            if (ALIGN_DOWN(entry->tag, PAGE_SIZE) == page)
+                entry->tag = entry == jc->entries ? 1 : 0;
         }
     }
 }

@@ -156,7 +156,7 @@ static void select_mode(struct soft_cpu *cpu, uint32_t mode)
         jump_cache_flush(jc);
         jc->mode = mode;
     }
-    SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->tag;
+    SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->entries;
 }
 
 /* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */

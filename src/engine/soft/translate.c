@@ -105,7 +105,7 @@ void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
     } else {
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
         trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
-        emit_land_at(emit_jmp(&t->e), t->cache->dispatch, &t->e);
+        trans_dispatch(t);
     }
     t->ended = true;
 }

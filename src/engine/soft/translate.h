@@ -86,6 +86,8 @@ bool trans_control(struct trans *);
 
 /* Ends the block: goes on at a guest offset of this page (which may be the next page's start). link: 0 or 1. */
 void trans_goto(struct trans *, int64_t guest_off, unsigned link);
+/* Ends the block: goes on at the address in HOST_S1. */
+void trans_dispatch(struct trans *);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */

@@ -122,9 +122,35 @@ bool trans_stack(struct trans *t)
 
 /* --- control --- */
 
-static void dispatch(struct trans *t)
+/*
+ * A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. Flags and
+ * guest registers stay as they are: the comparison is NOT and LEA, the branch JRCXZ, with RCX aside.
+ */
+void trans_dispatch(struct trans *t)
 {
-    emit_land_at(emit_jmp(&t->e), t->cache->dispatch, &t->e);
+    static const uint8_t not_rcx[] = {0x48, 0xf7, 0xd1};
+    struct emit *e = &t->e;
+
+    _Static_assert(JUMP_ENTRIES == 1 << 16 && sizeof(struct jump_entry) == 16, "how the entry is found");
+    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_low16(e, GPR_RCX, HOST_S1);
+    emit_load_ctx(e, HOST_S2, CTX_JUMP_CACHE);
+    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
+    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
+    emit_op_mem(e, OP_MOV_LOAD, true, GPR_RCX, HOST_S2, offsetof(struct jump_entry, tag));
+    emit_bytes(e, not_rcx, sizeof(not_rcx));
+    emit_op_sib(e, OP_LEA, true, GPR_RCX, GPR_RCX, HOST_S1, 1, 1);
+    emit8(e, 0xe3); /* jrcxz hit */
+    uint8_t *hit = e->rw;
+    emit8(e, 0);
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_land_at(emit_jmp(e), t->cache->exit_next, e);
+    if (!e->overflow)
+        *hit = (uint8_t)(e->rw - (hit + 1));
+    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_page_start(e, HOST_S1);
+    emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
+    emit_jmp_mem(e, HOST_S2, offsetof(struct jump_entry, code));
     t->ended = true;
 }
 
@@ -165,7 +191,7 @@ static bool emit_jump(struct trans *t)
     }
     if (!load_target(t))
         return false;
-    dispatch(t);
+    trans_dispatch(t);
     return true;
 }
 
@@ -193,10 +219,10 @@ static bool emit_call(struct trans *t)
     }
     if (!load_target(t))
         return false;
-    emit_store_ctx(&t->e, HOST_S1, CTX_SAVE_RCX); /* dispatch alone uses that slot, and later */
+    emit_store_ctx(&t->e, HOST_S1, CTX_SAVE_RCX); /* trans_dispatch() alone uses that slot, and later */
     push_return_address(t);
     emit_load_ctx(&t->e, HOST_S1, CTX_SAVE_RCX);
-    dispatch(t);
+    trans_dispatch(t);
     return true;
 }
 
@@ -209,7 +235,7 @@ static bool emit_return(struct trans *t)
     trans_lookup(t, top, trans_word(t), false);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
     trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t) + extra);
-    dispatch(t);
+    trans_dispatch(t);
     return true;
 }
 
