@@ -142,10 +142,10 @@ uint64_t tsc_per_ms(void)
     if (measured)
         return measured;
     /* A busy host holds a measurement up, and never makes it too short. */
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 20; i++) {
         uint64_t start = rdtsc();
-        pit_delay_us(4000);
-        uint64_t once = (uint32_t)(rdtsc() - start) / 4;
+        pit_delay_us(500);
+        uint64_t once = (uint32_t)(rdtsc() - start) * 2;
         if (!measured || once < measured)
             measured = once;
     }

@@ -24,6 +24,7 @@ enum block_mode {
     BLOCK_UNITS_SHIFT = 2, /* one bit per enum insn_unit that may run: CR0.EM/TS, CR4.OSFXSR/OSXSAVE, XCR0 */
     BLOCK_FS = 1 << 8,     /* 32-bit code: FS reaches 4 GiB from whatever its base is, and may be written */
     BLOCK_GS = 1 << 9,
+    BLOCK_NO_TSC = 1 << 10, /* RDTSC faults */
 };
 
 /* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */

@@ -10,9 +10,10 @@
 #define CTX_BIAS 140
 
 #define CTX_GPR(n) (8 * (n)-CTX_BIAS)
-#define CTX_RIP (128 - CTX_BIAS)
-#define CTX_RFLAGS (136 - CTX_BIAS)
-#define CTX_SLOT(n) (144 + 8 * (n)-CTX_BIAS)
+/* Here the struct has 16 bytes for one word that translated code pushes and pops at once. */
+#define CTX_RIP (144 - CTX_BIAS)
+#define CTX_RFLAGS (152 - CTX_BIAS)
+#define CTX_SLOT(n) (160 + 8 * (n)-CTX_BIAS)
 
 /* Constants: index distance from the user's read table, where GS points, to the other three. */
 #define CTX_USER_WRITE CTX_SLOT(0)

@@ -151,6 +151,32 @@ static inline void emit_store_ctx_imm32(struct emit *e, int32_t disp, uint32_t i
     emit32(e, imm);
 }
 
+/* op dword [ctx + disp], imm32: /extension of opcode 81 (ADD 0, OR 1, AND 4, CMP 7) */
+static inline void emit_ctx_imm32(struct emit *e, unsigned extension, int32_t disp, uint32_t imm)
+{
+    emit8(e, 0x81);
+    emit_modrm_disp(e, extension, HOST_CTX, disp);
+    emit32(e, imm);
+}
+
+/* op reg, simm32, 64 bits: the same extensions */
+static inline void emit_op_imm32(struct emit *e, unsigned extension, unsigned reg, int32_t imm)
+{
+    emit_rex(e, true, 0, 0, reg);
+    emit8(e, 0x81);
+    emit8(e, (uint8_t)(0xc0 | extension << 3 | (reg & 7)));
+    emit32(e, (uint32_t)imm);
+}
+
+/* test reg, simm32, 64 bits */
+static inline void emit_test_imm32(struct emit *e, unsigned reg, int32_t imm)
+{
+    emit_rex(e, true, 0, 0, reg);
+    emit8(e, 0xf7);
+    emit8(e, (uint8_t)(0xc0 | (reg & 7)));
+    emit32(e, (uint32_t)imm);
+}
+
 /* mov reg, simm32 sign-extended to 64 bits */
 static inline void emit_mov_simm32(struct emit *e, unsigned reg, int32_t imm)
 {

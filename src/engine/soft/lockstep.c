@@ -25,6 +25,8 @@
 struct trail {
     uint64_t gpr[GPR_COUNT];
     uint64_t rip, rflags;
+    uint64_t gs_base, kernel_gs_base;
+    bool shadow;      /* of STI */
     unsigned journal; /* entries up to here are of this instruction and those before it */
 };
 
@@ -83,6 +85,9 @@ static void record(struct soft_cpu *cpu, struct trail *t)
         t->gpr[i] = cpu->gpr[i];
     t->rip = cpu->rip;
     t->rflags = cpu->rflags;
+    t->gs_base = cpu->seg[SEG_GS].base;
+    t->kernel_gs_base = cpu->kernel_gs_base;
+    t->shadow = cpu->interrupt_shadow;
     t->journal = cpu->lockstep->journal_count;
 }
 
@@ -92,10 +97,13 @@ static void restore(struct soft_cpu *cpu, const struct trail *t)
         cpu->gpr[i] = t->gpr[i];
     cpu->rip = t->rip;
     cpu->rflags = t->rflags;
+    cpu->seg[SEG_GS].base = t->gs_base;
+    cpu->kernel_gs_base = t->kernel_gs_base;
+    cpu->interrupt_shadow = t->shadow;
 }
 
 /* Whether the translator would carry out this instruction itself, without a device in its way. */
-static bool repeatable(struct soft_cpu *cpu)
+static bool repeatable(struct soft_cpu *cpu, uint32_t mode)
 {
     struct step_entry *entry;
 
@@ -105,7 +113,7 @@ static bool repeatable(struct soft_cpu *cpu)
     bool stack = trans_is_plain_stack(insn);
     if (lockstep_is_random(insn))
         return false;
-    if (insn->cls != INSN_INNOCUOUS && insn->cls != INSN_CONTROL && !stack)
+    if (insn->cls != INSN_INNOCUOUS && insn->cls != INSN_CONTROL && !stack && !trans_is_system(mode, insn))
         return false;
     if (!insn->has_mem || insn->nop || !insn->mem_size)
         return true;
@@ -126,7 +134,7 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
     for (unsigned i = 0; i < 32; i++)
         exceptions += cpu->stats.exceptions[i];
     l->count = 0;
-    while (l->count < b->mark_count && l->count < CACHE_BLOCK_INSNS && repeatable(cpu)) {
+    while (l->count < b->mark_count && l->count < CACHE_BLOCK_INSNS && repeatable(cpu, b->mode)) {
         int result = soft_step(cpu);
         if (result != SOFT_OK)
             return result;
@@ -230,6 +238,11 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
     for (unsigned r = 0; r < GPR_COUNT; r++)
         if (t->gpr[r] != cpu->gpr[r])
             return differ(cpu, names[r], t->gpr[r], cpu->gpr[r]);
+    if (t->gs_base != cpu->seg[SEG_GS].base)
+        return differ(cpu, "the GS base", t->gs_base, cpu->seg[SEG_GS].base);
+    if (t->kernel_gs_base != cpu->kernel_gs_base)
+        return differ(cpu, "KERNEL_GS_BASE", t->kernel_gs_base, cpu->kernel_gs_base);
+    cpu->interrupt_shadow = t->shadow; /* translated code has none: it does not stop there */
     uint64_t mask = i == l->count ? flags_that_count(cpu, b) : ~(uint64_t)FLAG_ARITH;
     if ((t->rflags ^ cpu->rflags) & mask)
         return differ(cpu, "rflags", t->rflags, cpu->rflags);

@@ -22,7 +22,13 @@ int lockstep_run(struct soft_cpu *, uint32_t mode);
 /* Instructions whose result differs from one execution to the next: step alone runs them. */
 static inline bool lockstep_is_random(const struct insn *insn)
 {
-    return insn->mnemonic == ZYDIS_MNEMONIC_RDRAND || insn->mnemonic == ZYDIS_MNEMONIC_RDSEED;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP: return true;
+    default: return false;
+    }
 }
 
 int lockstep_init(struct soft_cpu *, struct err *);

@@ -39,7 +39,8 @@ static int handle_events(struct soft_cpu *cpu)
         return SOFT_OK;
     if (atomic_load_explicit(&cpu->nmi_pending, memory_order_relaxed) && !cpu->nmi_masked)
         return deliver_nmi(cpu);
-    if ((cpu->rflags & FLAG_IF) && lapic_pending(cpu) >= 0)
+    cpu->interrupt_waits = lapic_pending(cpu) >= 0;
+    if ((cpu->rflags & FLAG_IF) && cpu->interrupt_waits)
         return deliver_interrupt(cpu);
     return SOFT_OK;
 }
@@ -110,9 +111,14 @@ uint32_t run_mode(const struct soft_cpu *cpu)
     if (cpu->code_bits == 16 || cpu->cpl == 1 || cpu->cpl == 2 || alignment_checks || cpu->svm->step_only ||
         (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->dr7 & DR7_ENABLES))
         return RUN_STEP;
-    if (cpu->code_bits == 32)
+    if (cpu->code_bits == 32) {
         mode = segments(cpu);
-    return mode == RUN_STEP ? RUN_STEP : mode | (cpu->cpl == 3 ? BLOCK_USER : 0) | units(cpu) << BLOCK_UNITS_SHIFT;
+        if (mode == RUN_STEP)
+            return RUN_STEP;
+    }
+    if (cpu->cpl == 3)
+        mode |= BLOCK_USER | (cpu->cr4 & CR4_TSD ? BLOCK_NO_TSC : 0);
+    return mode | units(cpu) << BLOCK_UNITS_SHIFT;
 }
 
 static struct block *find_or_translate(struct soft_cpu *cpu, uint32_t mode, gpa_t gpa, const uint8_t *hva)

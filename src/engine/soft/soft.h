@@ -53,6 +53,7 @@ struct soft_stats {
 struct soft_cpu {
     /* --- reached by translated code at small displacements from the context pointer; order and offsets: ctx.h --- */
     uint64_t gpr[GPR_COUNT];
+    uint64_t stack[2]; /* room below the context pointer */
     uint64_t rip;
     uint64_t rflags;   /* complete while C runs */
     uint64_t slot[14]; /* translated code's own: ctx.h */
@@ -84,7 +85,8 @@ struct soft_cpu {
     bool interrupt_shadow; /* the next instruction runs before any interrupt (STI); set by handlers */
     bool mov_ss_shadow;    /* the same, holding back debug traps too */
     bool nmi_masked;
-    uint8_t debug_hit; /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
+    bool interrupt_waits; /* for IF: whoever sets it must deliver */
+    uint8_t debug_hit;    /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
     atomic_uint attention; /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
     struct vm_exit *exit;  /* where SOFT_EXIT fills in why */

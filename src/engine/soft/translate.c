@@ -17,9 +17,9 @@ static const struct insn *current(const struct trans *t)
 
 /* --- decode and liveness --- */
 
-static bool ends_block(const struct insn *insn)
+static bool ends_block(const struct trans *t, const struct insn *insn)
 {
-    return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn);
+    return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn) && !trans_is_system(t->mode, insn);
 }
 
 /* A block stays within one page; an instruction that runs on into the next one is step's. */
@@ -40,7 +40,7 @@ static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
         off += insn->len;
         t->block->vectors |= insn->unit != UNIT_GPR;
         t->off[++t->count] = (uint16_t)off;
-        if (ends_block(insn))
+        if (ends_block(t, insn))
             break;
     }
 }
@@ -72,7 +72,9 @@ static void find_live_flags(struct trans *t)
         const struct insn *insn = &t->insn[i];
         if (insn->cls == INSN_INNOCUOUS)
             live = (live & ~flags_killed(insn)) | insn->cpuflags_read;
-        else if (!trans_is_plain_stack(insn))
+        else if (insn->cls == INSN_STACK && insn->cpuflags_written == FLAG_ARITH)
+            live = 0; /* POPF */
+        else if (!trans_is_plain_stack(insn) && !(trans_is_system(t->mode, insn) && !insn->cpuflags_read))
             live = FLAG_ARITH;
         t->live[i] = live;
     }
@@ -90,6 +92,15 @@ void trans_step_exit(struct trans *t)
 {
     emit_exit(t, CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12);
     t->ended = true;
+}
+
+struct trans_cold *trans_cold_step(struct trans *t, bool flags_saved)
+{
+    struct trans_cold *cold = &t->cold[t->cold_count++];
+
+    *cold = (struct trans_cold){
+        .gva_reg = HOST_S1, .exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12, .restart = t->insn_start, .flags_saved = flags_saved};
+    return cold;
 }
 
 static void add_link(struct trans *t, unsigned n, uint8_t *site, unsigned guest_off)
@@ -193,7 +204,8 @@ static bool emit_insn(struct trans *t)
         return false;
     switch (insn->cls) {
     case INSN_INNOCUOUS: return trans_innocuous(t);
-    case INSN_STACK: return trans_stack(t);
+    case INSN_STACK: return trans_is_plain_stack(insn) ? trans_stack(t) : trans_system(t);
+    case INSN_SENSITIVE: return trans_system(t);
     case INSN_CONTROL: return trans_control(t);
     default: return false;
     }

@@ -80,6 +80,12 @@ unsigned trans_pointer(struct trans *, unsigned home);
 
 /* PUSH, POP and LEAVE in forms that are translated: they neither end a block nor touch flags. */
 bool trans_is_plain_stack(const struct insn *);
+/*
+ * Sensitive instructions that the state of the mode and a few fields of the context decide: interrupt and direction flag, PUSHF and POPF,
+ * SWAPGS, the TSC. In this mode they do not end a block.
+ */
+bool trans_is_system(uint32_t mode, const struct insn *);
+bool trans_system(struct trans *);
 bool trans_innocuous(struct trans *);
 bool trans_stack(struct trans *);
 bool trans_control(struct trans *);
@@ -90,6 +96,8 @@ void trans_goto(struct trans *, int64_t guest_off, unsigned link);
 void trans_dispatch(struct trans *);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
+/* Leaves for step before the running instruction from a branch that the caller emits next; flags_saved as in struct trans_cold. */
+struct trans_cold *trans_cold_step(struct trans *, bool flags_saved);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
 void trans_push_lookup(struct trans *);
 void trans_push_done(struct trans *);
