@@ -8,6 +8,7 @@ void vm_init(struct vm *vm)
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     vm->end = VM_RUNNING;
+    vm->topology = (struct x86_topology){.sockets = 1, .cores = VCPU_MAX, .threads = 1};
 }
 
 void vm_fini(struct vm *vm)

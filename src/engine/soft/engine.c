@@ -78,7 +78,6 @@ static int soft_vm_init(struct vm *vm, struct err *e)
     pthread_mutex_init(&svm->lock, NULL);
     svm->vm = vm;
     svm->mem = &vm->mem;
-    svm->cpu_count = vm->config.cpus;
     svm->count_insns = vm->config.stats;
     read_mode(svm);
     svm->cache = calloc(1, sizeof(*svm->cache));
@@ -90,7 +89,6 @@ static int soft_vm_init(struct vm *vm, struct err *e)
         error = soft_cpuid_init(svm, e);
     if (!error)
         error = smc_init(svm, e);
-    svm->cpu_count = 0; /* grows as vCPUs come */
     if (!error)
         error = cache_init(svm, e);
     if (error) {
