@@ -102,6 +102,10 @@ struct soft_cpu {
     } host_fault;
 
     atomic_uint asleep;           /* the thread waits on attention */
+    atomic_uint gate;             /* smp.h: whether the thread uses the tables, or somebody else does */
+    atomic_bool stale;            /* smc.h: code was written to, look before the next block */
+    uint32_t seen_drops;          /* cache.h: as of these drops the jump caches are */
+    uint32_t seen_generation;     /* and as of this flush what the host CPU may have fetched */
     struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
     void *alt_stack;              /* for signals while guest code has the stack pointer */
 
@@ -131,7 +135,7 @@ struct soft_vm {
     bool step_only;           /* no translation */
     bool lockstep;            /* every block is compared with step */
     struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
-    pthread_mutex_t lock;
+    atomic_uint code_lock;    /* smp.h: the code cache changes under it */
     bool extint_level; /* the 8259's INTR */
 };
 
