@@ -80,6 +80,7 @@ static int soft_vm_init(struct vm *vm, struct err *e)
     vm->engine_data = svm;
     svm->vm = vm;
     svm->mem = &vm->mem;
+    svm->many = vm->config.cpus > 1;
     svm->count_insns = vm->config.stats;
     read_mode(svm);
     if (svm->lockstep && vm->config.cpus > 1) {

@@ -84,6 +84,7 @@ struct soft_cpu {
     bool interrupt_shadow; /* the next instruction runs before any interrupt (STI); set by handlers */
     bool mov_ss_shadow;    /* the same, holding back debug traps too */
     bool nmi_masked;
+    uint8_t pauses; /* PAUSEs executed, for one in many to mean something */
     uint8_t debug_hit; /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
     atomic_uint attention; /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
@@ -131,6 +132,7 @@ struct soft_vm {
     uint64_t tsc_base;        /* host TSC when the VM's clock (kvmclock) was 0 */
     struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
     struct soft_cache *cache; /* cache.h: translated code */
+    bool many;                /* vCPUs, that is: spinning may be waiting for one that does not run */
     bool count_insns;         /* translated code counts what it executes */
     bool step_only;           /* no translation */
     bool lockstep;            /* every block is compared with step */
