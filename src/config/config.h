@@ -16,6 +16,9 @@ enum config_net_kind { NET_USER, NET_TAP, NET_FD };
 #define CONFIG_SERIAL_MAX 20   /* characters; what a virtio disk can tell */
 #define CONFIG_QUEUES_MAX 16
 #define CONFIG_IFNAME_MAX 15
+#define CONFIG_CPUS_MAX 64
+#define CONFIG_PINS_MAX 64
+#define CONFIG_HOST_CPUS_MAX 1024
 
 struct config_disk {
     char *path;
@@ -44,10 +47,20 @@ struct config_net {
     uint8_t mac[6];
 };
 
+/* Host CPUs first to last for the vCPUs from first_vcpu to last_vcpu; all: for those that no other pin names. */
+struct config_pin {
+    bool all;
+    unsigned first_vcpu, last_vcpu;
+    unsigned first, last;
+};
+
 struct config {
     char *name; /* default: "umbra-<pid>" */
     enum config_engine engine;
     unsigned cpus;
+    unsigned sockets, cores, threads; /* whose product is cpus: per machine, per socket, per core */
+    struct config_pin pins[CONFIG_PINS_MAX];
+    unsigned pin_count;
     uint64_t memory; /* bytes */
     bool memory_shared;
     char *kernel; /* paths; NULL = not given */
@@ -88,6 +101,10 @@ int config_set(struct config *, const char *key, const char *value, struct err *
 
 /* Cross-checks: values that contradict each other or that no machine can have. Looks at disks' files to see whether two are one. */
 int config_validate(const struct config *, struct err *);
+
+/* Whether a vCPU is pinned, and then whether to this host CPU. */
+bool config_is_pinned(const struct config *, unsigned vcpu);
+bool config_pins_to(const struct config *, unsigned vcpu, unsigned host_cpu);
 
 /* The MAC address of the index-th network: the given one, or a local one that follows from the VM's name. */
 void config_net_mac(const struct config *, unsigned index, uint8_t mac[6]);

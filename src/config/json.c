@@ -14,7 +14,7 @@
 
 static const char *const wanted_type[] = {
     [CONFIG_TEXT] = "a string",
-    [CONFIG_NUMBER] = "a whole number",
+    [CONFIG_NUMBER] = "a whole number, a string or an object",
     [CONFIG_SIZE] = "a string such as \"512M\", or a whole number of bytes",
     [CONFIG_SWITCH] = "true or false",
     [CONFIG_SWITCH_OR_TEXT] = "true, false or the name of a file as a string",
@@ -133,7 +133,7 @@ static int add_member(struct config_items *items, const char *key, const json_t 
     }
 }
 
-/* An option of items from a string or an object; the caller has looked at the type. */
+/* An option of items from a string, an object, a number or a boolean; the caller has looked at the type. */
 static int apply_items(struct config *c, const struct config_option *option, const json_t *value, struct err *why)
 {
     struct config_items items = {0};
@@ -143,6 +143,8 @@ static int apply_items(struct config *c, const struct config_option *option, con
 
     if (json_is_string(value)) {
         error = config_items_split(&items, json_string_value(value), option->first, why);
+    } else if (json_is_integer(value)) {
+        error = add_member(&items, option->first, value, why);
     } else if (json_is_boolean(value)) {
         error = config_items_add(&items, json_is_true(value) ? "on" : "off", NULL, why);
     } else {
@@ -183,11 +185,13 @@ static int apply_list(struct config *c, const struct config_option *option, cons
 static int apply(struct config *c, const struct config_option *option, const json_t *value, struct err *why)
 {
     bool text_allowed = option->kind == CONFIG_TEXT || option->kind == CONFIG_SIZE || option->kind == CONFIG_SWITCH_OR_TEXT;
-    bool number_allowed = option->kind == CONFIG_NUMBER || option->kind == CONFIG_SIZE;
+    bool number_allowed = option->kind == CONFIG_SIZE;
     bool switch_allowed = option->kind == CONFIG_SWITCH || option->kind == CONFIG_SWITCH_OR_TEXT;
 
     if (option->kind == CONFIG_LIST)
         return apply_list(c, option, value, why);
+    if (option->kind == CONFIG_NUMBER && (json_is_integer(value) || json_is_string(value) || json_is_object(value)))
+        return apply_items(c, option, value, why);
     if (option->kind == CONFIG_ITEMS && (json_is_string(value) || json_is_object(value) || json_is_boolean(value)))
         return apply_items(c, option, value, why);
     if (json_is_string(value) && text_allowed)

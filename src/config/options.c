@@ -43,20 +43,6 @@ static int set_engine(struct config *c, bool on, const char *value, struct err *
     return 0;
 }
 
-static int set_cpus(struct config *c, bool on, const char *value, struct err *why)
-{
-    char *end;
-    unsigned long n;
-
-    (void)on;
-    errno = 0;
-    n = strtoul(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || errno || n > UINT32_MAX)
-        return err_set(why, EINVAL, "must be a number of CPUs, not '%.100s'", value);
-    c->cpus = (unsigned)n;
-    return 0;
-}
-
 static int set_memory(struct config *c, bool on, const char *value, struct err *why)
 {
     const char *comma = strchr(value, ',');
@@ -192,7 +178,14 @@ const struct config_option config_options[] = {
     {"name", CONFIG_TEXT, "N", "a name for the VM, as ps and the statistics show it\n(default: umbra-PID)", .set = set_name},
     {"engine", CONFIG_TEXT, "auto|soft", "who runs the guest's instructions (default: auto; 'umbra probe'\nsays what auto picks)",
      .set = set_engine, .words = "auto soft"},
-    {"cpus", CONFIG_NUMBER, "N", "the number of CPUs; the software engine has 1 (default: 1)", .set = set_cpus},
+    {"cpus", CONFIG_NUMBER, "N[,sockets=N][,cores=N][,threads=N]",
+     "the number of CPUs, 1 to 64 (default: 1), and how they are grouped;\nwhat is left out follows from the rest (default: one socket of N\n"
+     "cores)",
+     .set_items = config_set_cpus, .first = "count"},
+    {"pin", CONFIG_TEXT, "LIST",
+     "which CPUs of the host run the guest's CPUs: 2-3 for all of them, or\n0:2,1:3 for each; a part is HOSTCPUS or CPUS:HOSTCPUS with\n"
+     "numbers or ranges (default: the host's scheduler decides)",
+     .set = config_set_pins},
     {"memory", CONFIG_SIZE, "SIZE[,shared]",
      "the guest's RAM: 512M, 1G, 2048K or bytes (default: 512M);\nshared: as a memfd that other processes can map", .set = set_memory},
     {"kernel", CONFIG_TEXT, "FILE", "the kernel: bzImage, ELF vmlinux (64-bit or PVH) or multiboot;\nrequired", .set = set_kernel,
@@ -241,7 +234,8 @@ const struct config_option *config_option_find(const char *key)
 
 void config_init(struct config *c)
 {
-    *c = (struct config){.engine = ENGINE_AUTO, .cpus = 1, .memory = MIB(512), .console = CONSOLE_TTY, .rng = true};
+    *c = (struct config){
+        .engine = ENGINE_AUTO, .cpus = 1, .sockets = 1, .cores = 1, .threads = 1, .memory = MIB(512), .console = CONSOLE_TTY, .rng = true};
     if (asprintf(&c->name, "umbra-%d", (int)getpid()) < 0)
         c->name = NULL; /* config_validate() finds it missing */
 }

@@ -5,7 +5,7 @@
 
 enum config_kind {
     CONFIG_TEXT,           /* a flag with a value; a string in JSON */
-    CONFIG_NUMBER,         /* a flag with a value; a whole number in JSON */
+    CONFIG_NUMBER,         /* a flag with N[,ITEM]...; a whole number, a string or an object in JSON */
     CONFIG_SIZE,           /* a flag with a value; a string or a whole number (bytes) in JSON */
     CONFIG_SWITCH,         /* a flag without a value; true or false in JSON */
     CONFIG_SWITCH_OR_TEXT, /* a flag with or without =VALUE; true, false or a string in JSON */
@@ -25,7 +25,7 @@ struct config_option {
     int (*set)(struct config *, bool on, const char *value, struct err *why);
     const char *words; /* for completion, separated by spaces; CONFIG_FILES: names of files; NULL: nothing to offer */
 
-    /* CONFIG_ITEMS and CONFIG_LIST, instead of set; the same sentences. */
+    /* CONFIG_NUMBER, CONFIG_ITEMS and CONFIG_LIST, instead of set; the same sentences. */
     int (*set_items)(struct config *, const struct config_items *, struct err *why);
     const char *first;              /* the key of the first item, which stands there as a value alone; NULL: it is like the others */
     void (*clear)(struct config *); /* CONFIG_LIST: forgets all of them */
@@ -65,7 +65,10 @@ int config_item_text(const struct config_item *, const char *what, struct err *w
 /* No key but this one may come twice. */
 int config_items_once(const struct config_items *, const char *repeatable, struct err *why);
 
-/* The settings of config/disk.c and config/net.c. */
+/* The settings of config/cpus.c, config/disk.c and config/net.c. */
+int config_set_cpus(struct config *, const struct config_items *, struct err *why);
+int config_set_pins(struct config *, bool on, const char *value, struct err *why);
+int config_check_pins(const struct config *, struct err *);
 int config_add_disk(struct config *, const struct config_items *, struct err *why);
 void config_clear_disks(struct config *);
 int config_check_disks(const struct config *, struct err *);

@@ -38,10 +38,10 @@ int config_validate(const struct config *c, struct err *e)
 
     if (!error)
         error = check_memory(c->memory, e);
+    if (!error)
+        error = config_check_pins(c, e);
     if (error)
         return error;
-    if (c->cpus != 1)
-        return err_set(e, EINVAL, "%u CPUs are not possible: the software engine runs one, so give --cpus 1 or leave it out", c->cpus);
     if (!c->kernel)
         return err_set(e, EINVAL, "no kernel was given: name one by --kernel FILE, or by \"kernel\" in the configuration file");
     if (c->console == CONSOLE_FILE && c->stats && c->stats_path && strcmp(c->console_path, c->stats_path) == 0)

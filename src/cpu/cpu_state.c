@@ -13,6 +13,7 @@
 
 #define PAT_RESET 0x0007040600070406ULL /* SDM vol. 3 11.12.4 */
 #define APIC_BASE_RESET 0xfee00900ULL   /* enabled, boot processor (SDM vol. 3 10.4.4) */
+#define APIC_BASE_BSP BIT(8)
 #define MISC_FAST_STRINGS BIT(0)
 
 /* The legacy part of an XSAVE area (SDM vol. 1 13.4.1) and its header. */
@@ -56,6 +57,13 @@ void cpu_state_reset(struct cpu_state *s)
     s->dr7 = DR7_FIXED;
     s->pat = PAT_RESET;
     s->misc_enable = MISC_FAST_STRINGS;
+}
+
+void cpu_state_reset_ap(struct cpu_state *s)
+{
+    cpu_state_reset(s);
+    s->apic_base &= ~APIC_BASE_BSP;
+    s->wait_for_sipi = true;
 }
 
 static void flat_segments(struct cpu_state *s, uint32_t code_mode)

@@ -48,6 +48,8 @@ struct cpu_state {
 
 /* RESET as of SDM vol. 3 table 9-1: real mode at f000:fff0. */
 void cpu_state_reset(struct cpu_state *);
+/* The same of a processor that is not the boot processor: it waits for its SIPI (SDM vol. 3 9.4). */
+void cpu_state_reset_ap(struct cpu_state *);
 
 /* Entry states of the boot protocols; each builds on cpu_state_reset(). Paging and GDT are the caller's, in guest memory. */
 void cpu_state_flat32(struct cpu_state *, uint32_t eip); /* protected mode, flat segments, no paging: multiboot, PVH */

@@ -2,6 +2,7 @@
 #include "cpu/vcpu.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,6 +190,26 @@ static void run(struct vcpu *vcpu)
     }
 }
 
+/* The host CPUs that the configuration names for it. 0 or -errno. */
+static int pin(const struct vcpu *vcpu, struct err *e)
+{
+    const struct config *c = &vcpu->vm->config;
+    cpu_set_t wanted, got;
+
+    if (!config_is_pinned(c, vcpu->index))
+        return 0;
+    CPU_ZERO(&wanted);
+    for (unsigned i = 0; i < CPU_SETSIZE; i++)
+        if (config_pins_to(c, vcpu->index, i))
+            CPU_SET(i, &wanted);
+    /* The kernel leaves out what there is not, and takes what is left. */
+    if (pthread_setaffinity_np(pthread_self(), sizeof(wanted), &wanted) == 0 &&
+        pthread_getaffinity_np(pthread_self(), sizeof(got), &got) == 0 && CPU_EQUAL(&wanted, &got))
+        return 0;
+    return err_set(e, EINVAL, "--pin: CPU %u cannot run on all the host CPUs named for it: some are offline, or not allowed to umbra",
+                   vcpu->index);
+}
+
 static void *thread_main(void *arg)
 {
     struct vcpu *vcpu = arg;
@@ -199,7 +220,9 @@ static void *thread_main(void *arg)
     snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
     pthread_setname_np(pthread_self(), name);
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns: a guest's timer is as exact as the host's */
-    error = vm->engine->vcpu_init(vcpu, vcpu->init_err);
+    error = pin(vcpu, vcpu->init_err);
+    if (!error)
+        error = vm->engine->vcpu_init(vcpu, vcpu->init_err);
 
     pthread_mutex_lock(&vm->lock);
     vcpu->init_error = error;
@@ -238,6 +261,7 @@ int vcpu_new(struct vm *vm, unsigned index, struct err *e)
         return err_set(e, ENOMEM, "no memory for CPU %u", index);
     vcpu->vm = vm;
     vcpu->index = index;
+    vcpu->apic_id = x86_apic_id(&vm->topology, index);
     vcpu->init_err = e;
     atomic_store(&vcpu->requests, VCPU_PAUSE);
     error = create_thread(vcpu);

@@ -9,6 +9,7 @@ void vm_init(struct vm *vm)
     pthread_cond_init(&vm->changed, NULL);
     vm->end = VM_RUNNING;
     vm->holds = VM_HOLD_MACHINE;
+    vm->topology = (struct x86_topology){.sockets = 1, .cores = VCPU_MAX, .threads = 1};
 }
 
 void vm_fini(struct vm *vm)

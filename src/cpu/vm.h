@@ -9,6 +9,7 @@
 #include "event/loop.h"
 #include "mem/bus.h"
 #include "mem/mem.h"
+#include "x86/topology.h"
 
 /* How a VM ends, and what umbra's exit status becomes (cli/help.c documents it for users). */
 enum vm_end {
@@ -39,7 +40,8 @@ struct vm_irqchip {
 
 struct vcpu {
     struct vm *vm;
-    unsigned index; /* = APIC id */
+    unsigned index;
+    uint32_t apic_id; /* by the VM's topology */
     pthread_t thread;
     bool thread_started;
     void *engine_data; /* the engine's own */
@@ -81,6 +83,7 @@ enum vm_hold {
 
 struct vm {
     struct config config;
+    struct x86_topology topology; /* of the configuration's CPUs */
     struct mem mem;
     struct bus pio, mmio;
     struct loop *loop; /* runs on the main thread */
@@ -103,7 +106,7 @@ struct vm {
     uint64_t started_ns; /* CLOCK_MONOTONIC at the first VM entry */
 };
 
-/* The lock, the condition, VM_RUNNING and VM_HOLD_MACHINE; the rest is the machine's to fill in. vm is zeroed before. */
+/* The lock, the condition, VM_RUNNING, VM_HOLD_MACHINE and a topology of single cores; the rest is the machine's to fill in. vm is zeroed before. */
 void vm_init(struct vm *);
 void vm_fini(struct vm *);
 

@@ -276,20 +276,25 @@ static void pci_fini(struct machine *m)
     pci_host_fini(&m->pci);
 }
 
-/* The vCPUs stand. */
+/* The vCPUs stand. The first will run the kernel, the others wait for it to start them. */
 static int place_kernel(struct machine *m, struct err *e)
 {
-    const struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.config.cpus, .pci = true}};
     static const size_t align = _Alignof(struct cpu_state);
-    struct cpu_state *bsp = aligned_alloc(align, ALIGN_UP(sizeof(*bsp), align));
+    struct cpu_state *state = aligned_alloc(align, ALIGN_UP(sizeof(*state), align));
+    struct boot_machine what = {.mem = &m->vm.mem, .cmdline = m->vm.config.append, .acpi = {.cpus = m->vm.vcpu_count, .pci = true}};
     int error;
 
-    if (!bsp)
+    if (!state)
         return err_set(e, ENOMEM, "no memory for the state of a CPU");
-    error = boot_place(m->image, &what, bsp, e);
+    for (unsigned i = 0; i < m->vm.vcpu_count; i++)
+        what.acpi.apic_id[i] = (uint8_t)m->vm.vcpus[i]->apic_id;
+    error = boot_place(m->image, &what, state, e);
     if (!error)
-        error = vcpu_set_state(m->vm.vcpus[0], bsp, CPU_ALL);
-    free(bsp);
+        error = vcpu_set_state(m->vm.vcpus[0], state, CPU_ALL);
+    cpu_state_reset_ap(state);
+    for (unsigned i = 1; i < m->vm.vcpu_count && !error; i++)
+        error = vcpu_set_state(m->vm.vcpus[i], state, CPU_ALL);
+    free(state);
     return error;
 }
 
@@ -335,6 +340,7 @@ int machine_init(struct machine *m, const struct config *config, struct err *e)
     memset(m, 0, sizeof(*m));
     vm_init(&m->vm);
     m->vm.config = *config;
+    m->vm.topology = (struct x86_topology){config->sockets, config->cores, config->threads};
     m->vm.engine = &engine_soft;
     m->vm.mem.fd = -1;
     m->vm.loop = loop_new(e);

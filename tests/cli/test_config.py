@@ -26,7 +26,7 @@ def refused(done, *words):
 
 
 @pytest.mark.parametrize("key, value, wanted", [
-    ("name", 1, "a string"), ("engine", True, "a string"), ("cpus", "1", "a whole number"), ("cpus", 1.5, "a whole number"),
+    ("name", 1, "a string"), ("engine", True, "a string"), ("cpus", True, "a whole number, a string or an object"), ("cpus", 1.5, "a whole number"), ("pin", 0, "a string"),
     ("memory", True, "a whole number of bytes"), ("memory", 1.5, "a whole number of bytes"), ("memory", None, "not null"),
     ("kernel", [], "a string, not an array"), ("initrd", {}, "a string, not an object"), ("append", 0, "a string"),
     ("console", False, "a string"), ("no-reboot", "yes", "true or false"), ("no-reboot", 1, "true or false"),

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import BINARY
 
-OPTIONS = ["name", "engine", "cpus", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
+OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
            "no-reboot", "debug-exit", "stats", "config"]
 
 

@@ -15,10 +15,13 @@ PASSED = 1  # the debug-exit port's 0, as (v << 1) | 1
 # Guests whose end is the point: what becomes of them instead of a total.
 ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
 NEVER_ENDS = {"spin"}
+# Guests of several CPUs. Lockstep is for one.
+SEVERAL_CPUS = {"smp", "smp_litmus"}
 
 
-def run(image, mode, timeout=TIMEOUT_S):
-    command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode}", "--debug-exit", "--no-reboot", "--console", "tty"]
+def run(image, mode, timeout=TIMEOUT_S, cpus="1"):
+    command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
+               "--no-reboot", "--console", "tty"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
                           env={**os.environ, "UMBRA_SOFT": mode})
 
@@ -32,22 +35,38 @@ def images(wanted):
 
 
 def is_plain(name):
-    return name not in ENDS_BY_TRIPLE_FAULT | NEVER_ENDS
+    return name not in ENDS_BY_TRIPLE_FAULT | NEVER_ENDS | SEVERAL_CPUS
 
 
 def test_there_are_images():
     assert len(images(is_plain)) > 10, "build them: make guests"
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("image", images(is_plain))
-def test_guest_passes(image, mode):
-    result = run(image, mode)
+def passes(image, mode, **more):
+    result = run(image, mode, **more)
     text = report(result)
     total = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", text, re.MULTILINE)
     assert total, f"no total, status {result.returncode}:\n{text}"
     assert int(total[2]) == 0 and int(total[1]) > 0, text
     assert result.returncode == PASSED, text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("image", images(is_plain))
+def test_guest_passes(image, mode):
+    passes(image, mode)
+
+
+@pytest.mark.parametrize("cpus", ["2", "4", "6,sockets=2,cores=3"])
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "lockstep"])
+@pytest.mark.parametrize("image", images(SEVERAL_CPUS.__contains__))
+def test_guest_of_several_cpus_passes(image, mode, cpus):
+    passes(image, mode, cpus=cpus, timeout=4 * TIMEOUT_S)
+
+
+def test_lockstep_is_for_one_cpu():
+    result = run(images(is_plain)[0].values[0], "lockstep", cpus="2")
+    assert result.returncode == 1 and "needs --cpus 1" in report(result)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -192,10 +192,13 @@ static void the_madt_lists_every_cpu_once(void **state)
 
     (void)state;
     for (unsigned n = 0; n < ARRAY_SIZE(counts); n++) {
+        struct acpi_machine machine = {.cpus = counts[n]};
         const uint8_t *m;
         unsigned cpus = 0;
 
-        write_tables(&(struct acpi_machine){.cpus = counts[n]});
+        for (unsigned i = 0; i < counts[n]; i++)
+            machine.apic_id[i] = (uint8_t)(i * 3);
+        write_tables(&machine);
         m = find("APIC");
         assert_int_equal(get(m + HEADER, 4), 0xfee00000);
         for (const uint8_t *p = m + HEADER + 8; p < m + get(m + 4, 4); p += p[1]) {
@@ -204,7 +207,7 @@ static void the_madt_lists_every_cpu_once(void **state)
                 continue;
             assert_int_equal(p[1], 8);
             assert_int_equal(p[2], cpus);
-            assert_int_equal(p[3], cpus);
+            assert_int_equal(p[3], cpus * 3);
             assert_int_equal(get(p + 4, 4), 1);
             cpus++;
         }

@@ -129,7 +129,7 @@ static void a_wrong_type_is_named_with_the_wanted_one(void **state)
                                         "true or false", "a string"};
     /* Which of the values a kind takes, by position. */
     static const char *const taken[] = {
-        [CONFIG_TEXT] = "......x",           [CONFIG_NUMBER] = "...x...", [CONFIG_SIZE] = "...x..x", [CONFIG_SWITCH] = ".....x.",
+        [CONFIG_TEXT] = "......x",           [CONFIG_NUMBER] = "..xx..x", [CONFIG_SIZE] = "...x..x", [CONFIG_SWITCH] = ".....x.",
         [CONFIG_SWITCH_OR_TEXT] = ".....xx", [CONFIG_ITEMS] = "..x..xx",  [CONFIG_LIST] = ".xx...x",
     };
 
@@ -150,11 +150,24 @@ static void a_wrong_type_is_named_with_the_wanted_one(void **state)
     }
 }
 
+static void cpus_are_a_number_a_string_or_an_object(void **state)
+{
+    struct config *c = *state;
+
+    ok(c, "{\"cpus\": 4}");
+    assert_true(c->cpus == 4 && c->sockets == 1 && c->cores == 4 && c->threads == 1);
+    ok(c, "{\"cpus\": \"4,sockets=2\"}");
+    assert_true(c->cpus == 4 && c->sockets == 2 && c->cores == 2);
+    ok(c, "{\"cpus\": {\"count\": 4, \"threads\": 2}, \"pin\": \"0-3:0\"}");
+    assert_true(c->cpus == 4 && c->cores == 2 && c->threads == 2 && config_pins_to(c, 3, 0));
+}
+
 static void a_bad_value_is_refused_as_for_the_flag(void **state)
 {
     refused(*state, "{\"cpus\": -1}", 1, "\"cpus\" must be a number of CPUs");
     refused(*state, "{\"cpus\": 4294967296}", 1, "\"cpus\" must be a number of CPUs");
-    refused(*state, "{\"cpus\": \"1\"}", 1, "\"cpus\" must be a whole number, not a string");
+    refused(*state, "{\"cpus\": {\"cores\": 2}}", 1, "\"cpus\" must be a number of CPUs, and needs it as \"count\"");
+    refused(*state, "{\"cpus\": true}", 1, "\"cpus\" must be a whole number, a string or an object, not true or false");
     refused(*state, "{\"engine\":\n\"kvm\"}", 1, "auto or soft");
     refused(*state, "{\"console\": \"file:\"}", 1, "\"console\" needs the name of a file");
     refused(*state, "{\"kernel\": \"\"}", 1, "\"kernel\" needs the name of a file");
@@ -250,6 +263,7 @@ int main(void)
         JSON_TEST(memory_is_a_string_or_bytes),
         JSON_TEST(switches_can_be_off),
         JSON_TEST(a_wrong_type_is_named_with_the_wanted_one),
+        JSON_TEST(cpus_are_a_number_a_string_or_an_object),
         JSON_TEST(a_bad_value_is_refused_as_for_the_flag),
         JSON_TEST(unknown_keys_are_refused_with_their_line),
         JSON_TEST(the_line_is_that_of_the_key_itself),

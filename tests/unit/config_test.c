@@ -114,7 +114,7 @@ static void the_engine_is_auto_or_soft(void **state)
 
 static void cpus_are_a_number(void **state)
 {
-    static const char *const bad[] = {"", "one", "-1", "+1", " 1", "1x", "1.0", "4294967296", "99999999999999999999999"};
+    static const char *const bad[] = {"", "one", "0", "-1", "+1", " 1", "1x", "1.0", "65", "4294967296", "99999999999999999999999"};
     struct config *c = *state;
 
     ok(c, "cpus", "7");
@@ -188,8 +188,8 @@ static void statistics_go_to_a_table_or_a_file(void **state)
 
 static void a_flag_without_its_value_is_refused_with_its_form(void **state)
 {
-    static const char *const keys[] = {"name",    "engine", "cpus", "memory", "kernel",     "initrd", "append",
-                                       "console", "disk",   "net",  "rng",    "queue-work", "config"};
+    static const char *const keys[] = {"name",   "engine",  "cpus", "pin", "memory", "kernel",     "initrd",
+                                       "append", "console", "disk", "net", "rng",    "queue-work", "config"};
 
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
         refused(*state, keys[i], NULL, "needs a value");
@@ -214,7 +214,7 @@ static void every_option_is_found_by_its_key_and_explained(void **state)
         assert_ptr_equal(config_option_find(o->key), o);
         assert_true(o->help && *o->help);
         assert_int_equal(o->value != NULL, o->kind != CONFIG_SWITCH);
-        assert_int_equal(o->set_items != NULL, o->kind == CONFIG_ITEMS || o->kind == CONFIG_LIST);
+        assert_int_equal(o->set_items != NULL, o->kind == CONFIG_NUMBER || o->kind == CONFIG_ITEMS || o->kind == CONFIG_LIST);
         assert_int_equal(o->clear != NULL, o->kind == CONFIG_LIST);
         assert_int_equal(o->set != NULL, o->kind != CONFIG_INCLUDE && !o->set_items);
     }
@@ -222,7 +222,7 @@ static void every_option_is_found_by_its_key_and_explained(void **state)
 
 static void the_longest_nonsense_still_makes_a_sentence(void **state)
 {
-    static const char *const keys[] = {"engine", "cpus", "memory", "console", "net", "rng", "queue-work"};
+    static const char *const keys[] = {"engine", "cpus", "pin", "memory", "console", "net", "rng", "queue-work"};
     static char nonsense[100000];
 
     memset(nonsense, 'x', sizeof(nonsense) - 1);
@@ -261,16 +261,75 @@ static void memory_has_limits(void **state)
     invalid(c, "PCI");
 }
 
-static void there_is_one_cpu(void **state)
+static void grouped(struct config *c, const char *value, unsigned sockets, unsigned cores, unsigned threads)
+{
+    ok(c, "cpus", value);
+    assert_int_equal(c->cpus, sockets * cores * threads);
+    assert_int_equal(c->sockets, sockets);
+    assert_int_equal(c->cores, cores);
+    assert_int_equal(c->threads, threads);
+}
+
+static void cpus_are_grouped_and_what_is_left_out_follows(void **state)
 {
     struct config *c = *state;
 
+    grouped(c, "64", 1, 64, 1);
+    grouped(c, "8,sockets=2", 2, 4, 1);
+    grouped(c, "8,threads=2", 1, 4, 2);
+    grouped(c, "8,cores=2", 4, 2, 1);
+    grouped(c, "8,sockets=2,cores=2", 2, 2, 2);
+    grouped(c, "6,threads=1,sockets=3,cores=2", 3, 2, 1);
+}
+
+static void a_product_that_is_not_the_number_of_cpus_is_refused(void **state)
+{
+    static const char *const bad[] = {"8,sockets=3", "8,sockets=2,cores=2,threads=1", "4,threads=8", "1,cores=2", "7,sockets=7,cores=2"};
+    struct config *c = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        refused(c, "cpus", bad[i], "is not the product of");
+    refused(c, "cpus", "8,sockets=0", "from 1 to 64 for 'sockets'");
+    refused(c, "cpus", "8,dies=2", "'dies'");
+    refused(c, "cpus", "8,cores=2,cores=2", "twice");
+    assert_int_equal(c->cpus, 1);
+}
+
+static void pins_are_for_all_cpus_or_for_some(void **state)
+{
+    struct config *c = *state;
+
+    assert_false(config_is_pinned(c, 0));
+    ok(c, "pin", "0-1,5");
+    for (unsigned host = 0; host < 8; host++)
+        assert_int_equal(config_pins_to(c, 3, host), host <= 1 || host == 5);
+    ok(c, "pin", "0:2,1-2:3-4,1:6");
+    assert_true(config_is_pinned(c, 2));
+    assert_false(config_is_pinned(c, 3));
+    for (unsigned host = 0; host < 8; host++) {
+        assert_int_equal(config_pins_to(c, 0, host), host == 2);
+        assert_int_equal(config_pins_to(c, 1, host), host == 3 || host == 4 || host == 6);
+        assert_int_equal(config_pins_to(c, 2, host), host == 3 || host == 4);
+    }
+    ok(c, "pin", "7,1:0"); /* the others */
+    assert_true(config_pins_to(c, 0, 7) && !config_pins_to(c, 0, 0));
+    assert_true(config_pins_to(c, 1, 0) && !config_pins_to(c, 1, 7));
+}
+
+static void a_bad_pin_is_refused(void **state)
+{
+    static const char *const bad[] = {
+        "", ",", "0,", "a", "1-", "-1", "2-1", "0:", ":0", "0:1:2", "0:1-", "64:0", "1024", "0 1", "0-1-2", "0@1"};
+    struct config *c = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        refused(c, "pin", bad[i], "CPUs of the host");
     ok(c, "kernel", "k");
-    ok(c, "cpus", "0");
-    invalid(c, "--cpus 1");
-    ok(c, "cpus", "2");
-    invalid(c, "--cpus 1");
-    ok(c, "cpus", "1");
+    ok(c, "pin", "1:0");
+    invalid(c, "names CPU 1, but the machine has 1");
+    ok(c, "pin", "1023");
+    invalid(c, "names CPU 1023 of the host, which has ");
+    ok(c, "pin", "0:0");
     assert_int_equal(config_validate(c, NULL), 0);
 }
 
@@ -345,7 +404,10 @@ int main(void)
         CONFIG_TEST(every_option_is_found_by_its_key_and_explained),
         CONFIG_TEST(the_longest_nonsense_still_makes_a_sentence),
         CONFIG_TEST(memory_has_limits),
-        CONFIG_TEST(there_is_one_cpu),
+        CONFIG_TEST(cpus_are_grouped_and_what_is_left_out_follows),
+        CONFIG_TEST(a_product_that_is_not_the_number_of_cpus_is_refused),
+        CONFIG_TEST(pins_are_for_all_cpus_or_for_some),
+        CONFIG_TEST(a_bad_pin_is_refused),
         CONFIG_TEST(a_name_is_short_and_plain),
         CONFIG_TEST(console_and_statistics_need_two_files),
         CONFIG_TEST(fini_leaves_nothing_behind_and_can_come_twice),

@@ -251,7 +251,7 @@ static void more_cpus_than_the_engine_has_are_refused(void **state)
 
     (void)state;
     write_kernel(t, STOP, sizeof(STOP) - 1, LOAD_GPA);
-    t->config.cpus = VCPU_MAX;
+    set(&t->config, "cpus", "64");
     assert_int_equal(build(t), -EINVAL);
     assert_non_null(strstr(t->e.text, "--cpus 64"));
     finish(t);

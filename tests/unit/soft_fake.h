@@ -272,6 +272,7 @@ static inline int fake_setup(void **state)
         return -1;
     memset(&fake_seen, 0, sizeof(fake_seen));
     f->svm.vm = &f->vm;
+    f->vm.topology = (struct x86_topology){1, 1, 1};
     f->svm.cpu_count = 1;
     f->svm.cpus[0] = &f->cpu;
     f->cpu.svm = &f->svm;

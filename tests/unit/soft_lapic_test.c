@@ -159,7 +159,7 @@ static int setup(void **state)
     f->svm.cpu_count = CPUS;
     for (unsigned i = 0; i < CPUS; i++) {
         f->vcpu[i].vm = &f->vm;
-        f->vcpu[i].index = i;
+        f->vcpu[i].index = f->vcpu[i].apic_id = i;
         f->cpu[i].svm = &f->svm;
         f->cpu[i].vcpu = &f->vcpu[i];
         f->cpu[i].apic_base = APIC_BASE_DEFAULT | APIC_BASE_ENABLE | (i ? 0 : APIC_BASE_BSP);

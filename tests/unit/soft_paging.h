@@ -66,6 +66,11 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
     seen.dropped[seen.drop_count++ % 64] = page;
 }
 
+void cache_forget_dropped(struct soft_cpu *cpu)
+{
+    (void)cpu;
+}
+
 void lockstep_note(struct soft_cpu *cpu, uint8_t *hva, unsigned n)
 {
     (void)cpu;

@@ -127,7 +127,7 @@ static void protecting_a_page_revokes_every_write_entry(void **state)
     }
     map_long(f, 0x20000, DATA + 0x1000, flags);
     assert_int_equal(mmu_fill(&f->cpu, 0x20000, MMU_WRITE), SOFT_OK);
-    smc_protect(&f->svm, DATA + 0x10);
+    smc_protect(&f->cpu, DATA + 0x10);
     assert_true(smc_has_code(&f->svm, DATA));
     for (unsigned i = 0; i < 8; i++) {
         f->cpu.cpl = i & 2 ? 3 : 0;
@@ -149,19 +149,25 @@ static void writing_to_a_code_page_drops_its_code_once(void **state)
 
     start_long(f);
     map_long(f, 0x1000, DATA, PTE_P | PTE_W);
-    smc_protect(&f->svm, DATA);
+    smc_protect(&f->cpu, DATA);
     assert_int_equal(mmu_write(&f->cpu, 0x1004, &value, 8, MMU_WRITE), SOFT_OK);
     assert_int_equal(get64(f, DATA + 4), value);
+    assert_int_equal(seen.drop_count, 0); /* at the next boundary */
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+    assert_false(table_entry(f, false, true, 0x1000));
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 1);
     assert_int_equal(seen.dropped[0], DATA);
     assert_false(smc_has_code(&f->svm, DATA));
     assert_int_equal(mmu_write(&f->cpu, 0x1004, &value, 8, MMU_WRITE), SOFT_OK);
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 1);
     assert_true(table_entry(f, false, true, 0x1000) != 0);
-    smc_protect(&f->svm, DATA);
+    smc_protect(&f->cpu, DATA);
     assert_false(table_entry(f, false, true, 0x1000));
     assert_int_equal(mmu_host(&f->cpu, 0x1004, 4, MMU_WRITE, &hva), SOFT_OK);
     assert_ptr_equal(hva, ram(f, DATA + 4));
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 2);
 }
 
@@ -170,16 +176,51 @@ static void a_written_range_drops_the_code_of_all_its_pages(void **state)
     struct fixture *f = *state;
 
     for (unsigned i = 0; i < 4; i++)
-        smc_protect(&f->svm, DATA + i * PAGE_SIZE);
+        smc_protect(&f->cpu, DATA + i * PAGE_SIZE);
     smc_written(&f->svm, DATA + PAGE_SIZE - 1, 2);
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 2);
     assert_true(smc_has_code(&f->svm, DATA + 2 * PAGE_SIZE));
     smc_written(&f->svm, 0, UINT64_MAX);
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 4);
     smc_written(&f->svm, HOLE_GPA, 100);
     smc_written(&f->svm, DATA, 0);
-    smc_protect(&f->svm, HOLE_GPA);
+    smc_protect(&f->cpu, HOLE_GPA);
     assert_false(smc_has_code(&f->svm, HOLE_GPA));
+}
+
+static void more_stale_pages_than_the_list_holds_are_all_dropped(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < SMC_STALE_MAX + 10; i++)
+        smc_protect(&f->cpu, DATA + i * PAGE_SIZE);
+    smc_written(&f->svm, DATA, (SMC_STALE_MAX + 5) * PAGE_SIZE);
+    smc_service(&f->cpu);
+    assert_int_equal(seen.drop_count, SMC_STALE_MAX + 5);
+    for (unsigned i = 0; i < SMC_STALE_MAX + 10; i++)
+        assert_int_equal(smc_has_code(&f->svm, DATA + i * PAGE_SIZE), i >= SMC_STALE_MAX + 5);
+}
+
+static void a_stale_page_is_neither_written_directly_nor_translated(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    map_long(f, 0x1000, DATA, PTE_P | PTE_W | PTE_D);
+    smc_protect(&f->cpu, DATA);
+    assert_true(smc_is_protected(&f->svm, DATA));
+    smc_written(&f->svm, DATA, 1);
+    assert_false(smc_is_protected(&f->svm, DATA));
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_SLOW);
+    smc_protect(&f->cpu, DATA);
+    assert_false(smc_is_protected(&f->svm, DATA));
+    smc_service(&f->cpu);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_OK);
+    smc_protect(&f->cpu, DATA);
+    assert_true(smc_is_protected(&f->svm, DATA));
+    assert_false(table_entry(f, false, true, 0x1000));
 }
 
 /* All of the address space onto the first 2 MiB. */
@@ -213,7 +254,7 @@ static void sparse_tables_are_given_back(void **state)
     atomic_store(&f->cpu.attention, 0);
     assert_int_equal(mmu_fill(&f->cpu, 0, MMU_READ), SOFT_OK);
     assert_int_equal(atomic_load(&f->cpu.attention), 0);
-    smc_protect(&f->svm, 0);
+    smc_protect(&f->cpu, 0);
     assert_int_equal(table_entry(f, false, true, 0), 0);
 }
 
@@ -240,7 +281,7 @@ static void a_full_list_is_flushed_and_still_revocable(void **state)
         assert_int_equal(mmu_fill(&f->cpu, (gva_t)i << 12, MMU_READ), SOFT_OK);
     assert_int_equal(table_entry(f, false, false, 0), 0);
     for (gpa_t page = 0; page < MIB(2); page += PAGE_SIZE)
-        smc_protect(&f->svm, page);
+        smc_protect(&f->cpu, page);
     for (unsigned i = 0; i < SHADOW_RECORDS + 10; i++)
         if (table_entry(f, false, true, (gva_t)i << 12))
             fail_msg("page %u can be written", i);
@@ -270,8 +311,12 @@ static void random_histories_keep_the_invariants(void **state)
             map_long(f, gva, page, PTE_P | PTE_W | PTE_U | (seed & BIT(41) ? PTE_G : 0) | (seed & BIT(42) ? PTE_D : 0));
             mmu_flush_page(&f->cpu, gva);
             break;
-        case 1: smc_protect(&f->svm, page); break;
-        case 2: smc_written(&f->svm, page, 1); break;
+        case 1: smc_protect(&f->cpu, page); break;
+        case 2:
+            smc_written(&f->svm, page, 1);
+            if (seed & BIT(45))
+                smc_service(&f->cpu);
+            break;
         case 3:
             if (seed & BIT(43))
                 mmu_flush_nonglobal(&f->cpu);
@@ -309,6 +354,8 @@ int main(void)
         MMU_TEST(protecting_a_page_revokes_every_write_entry),
         MMU_TEST(writing_to_a_code_page_drops_its_code_once),
         MMU_TEST(a_written_range_drops_the_code_of_all_its_pages),
+        MMU_TEST(more_stale_pages_than_the_list_holds_are_all_dropped),
+        MMU_TEST(a_stale_page_is_neither_written_directly_nor_translated),
         MMU_TEST(sparse_tables_are_given_back),
         MMU_TEST(tables_that_were_only_looked_at_are_given_back_too),
         MMU_TEST(a_full_list_is_flushed_and_still_revocable),

@@ -328,11 +328,13 @@ static void a_page_table_that_holds_code_drops_it_when_a_is_set(void **state)
 
     start_long(f);
     map_long(f, 0x1000, DATA, PTE_P | PTE_W);
-    smc_protect(&f->svm, T1);
+    smc_protect(&f->cpu, T1);
     assert_int_equal(mmu_translate(&f->cpu, 0x1000, MMU_READ, &t), SOFT_OK);
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 1);
     assert_int_equal(seen.dropped[0], T1);
     assert_int_equal(mmu_translate(&f->cpu, 0x1000, MMU_READ, &t), SOFT_OK);
+    smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 1);
 }
 

@@ -17,7 +17,6 @@
 #define CREATOR_ID "UMBR"
 
 #define LAPIC_GPA 0xfee00000u
-#define CPUS_MAX 64
 #define SCI 9
 
 /* FADT, "Fixed Feature Flags" (table 5.10). */
@@ -127,7 +126,7 @@ struct acpi_madt { /* the LAPICs come last, for there are as many as CPUs */
     struct madt_ioapic ioapic;
     struct madt_override timer, sci;
     struct madt_lapic_nmi nmi;
-    struct madt_lapic lapic[CPUS_MAX];
+    struct madt_lapic lapic[ACPI_CPUS_MAX];
 } __attribute__((packed));
 
 struct acpi_mcfg {
@@ -283,9 +282,9 @@ static int add_fadt(struct area *a)
     return add_listed(a, f.header, (uint8_t *)&f + sizeof(f.header));
 }
 
-static int add_madt(struct area *a, unsigned cpus)
+static int add_madt(struct area *a, const struct acpi_machine *machine)
 {
-    size_t len = offsetof(struct acpi_madt, lapic) + cpus * sizeof(struct madt_lapic);
+    size_t len = offsetof(struct acpi_madt, lapic) + machine->cpus * sizeof(struct madt_lapic);
     struct acpi_madt m = {
         .header = make_header("APIC", 5, len),
         .lapic_address = LAPIC_GPA,
@@ -296,8 +295,9 @@ static int add_madt(struct area *a, unsigned cpus)
         .nmi = {.type = 4, .length = sizeof(m.nmi), .uid = 0xff, .lint = 1},
     };
 
-    for (unsigned i = 0; i < cpus; i++)
-        m.lapic[i] = (struct madt_lapic){.type = 0, .length = sizeof(m.lapic[i]), .uid = (uint8_t)i, .apic_id = (uint8_t)i, .flags = 1};
+    for (unsigned i = 0; i < machine->cpus; i++)
+        m.lapic[i] = (struct madt_lapic){
+            .type = 0, .length = sizeof(m.lapic[i]), .uid = (uint8_t)i, .apic_id = machine->apic_id[i], .flags = 1};
     return add_listed(a, m.header, (uint8_t *)&m + sizeof(m.header));
 }
 
@@ -341,12 +341,12 @@ int acpi_write_tables(struct mem *mem, const struct acpi_machine *machine, gpa_t
     struct area a = {.mem = mem, .err = e, .at = ACPI_AREA_GPA};
     int ret;
 
-    BUG_ON(!machine->cpus || machine->cpus > CPUS_MAX);
+    BUG_ON(!machine->cpus || machine->cpus > ACPI_CPUS_MAX);
     ret = reserve(&a, sizeof(struct acpi_rsdp), rsdp);
     if (!ret)
         ret = add_fadt(&a);
     if (!ret)
-        ret = add_madt(&a, machine->cpus);
+        ret = add_madt(&a, machine);
     if (!ret && machine->pci)
         ret = add_pci(&a);
     for (unsigned i = 0; i < machine->extra_count && !ret; i++)

@@ -7,6 +7,8 @@
 #define ACPI_AREA_GPA 0xe0000ULL /* the RSDP stands here, where an OS without a boot protocol looks for it */
 #define ACPI_AREA_END 0x100000ULL
 
+#define ACPI_CPUS_MAX 64
+
 /* A table that a device contributes. The header is made here; body is what follows it (AML for an SSDT). */
 struct acpi_extra {
     char signature[5]; /* "SSDT", "HPET" ... */
@@ -16,8 +18,9 @@ struct acpi_extra {
 };
 
 struct acpi_machine {
-    unsigned cpus; /* APIC ids are 0 .. cpus - 1; 1 to 64 */
-    bool pci;      /* a PCI host bridge with ECAM: adds MCFG and the SSDT of the root bridge */
+    unsigned cpus;                  /* 1 to ACPI_CPUS_MAX */
+    uint8_t apic_id[ACPI_CPUS_MAX]; /* of each; the boot processor first */
+    bool pci;                       /* a PCI host bridge with ECAM: adds MCFG and the SSDT of the root bridge */
     const struct acpi_extra *extra;
     unsigned extra_count;
 };

@@ -95,11 +95,13 @@ static uint64_t page_index(struct soft_vm *svm, gpa_t gpa)
 struct block *cache_find(struct soft_vm *svm, gpa_t gpa, uint32_t mode)
 {
     struct soft_cache *cache = svm->cache;
+    uint32_t n = atomic_load_explicit(&cache->hash[hash_of(gpa, mode)], memory_order_acquire);
 
-    for (uint32_t n = cache->hash[hash_of(gpa, mode)]; n != BLOCK_NONE; n = cache->blocks[n].next_hash) {
+    while (n != BLOCK_NONE) {
         struct block *b = &cache->blocks[n];
         if (b->gpa == gpa && b->mode == mode)
             return b;
+        n = atomic_load_explicit(&b->next_hash, memory_order_acquire);
     }
     return NULL;
 }
@@ -110,40 +112,51 @@ bool cache_full(const struct soft_cache *cache)
            cache->used + BLOCK_MAX_CODE > cache->mem.size;
 }
 
-static void flush_jump_caches(struct soft_vm *svm)
+static void flush_jump_caches(struct soft_cpu *cpu)
 {
-    for (unsigned i = 0; i < svm->cpu_count; i++)
-        for (unsigned k = 0; k < JUMP_CACHES; k++)
-            jump_cache_flush(&svm->cpus[i]->jump[k]);
+    for (unsigned k = 0; k < JUMP_CACHES; k++)
+        jump_cache_flush(&cpu->jump[k]);
+}
+
+void cache_forget_dropped(struct soft_cpu *cpu)
+{
+    uint32_t drops = atomic_load_explicit(&cpu->svm->cache->drops, memory_order_acquire);
+
+    if (cpu->seen_drops == drops)
+        return;
+    cpu->seen_drops = drops;
+    flush_jump_caches(cpu);
 }
 
 void cache_flush(struct soft_vm *svm)
 {
     struct soft_cache *cache = svm->cache;
 
-    for (uint32_t n = 0; n < cache->block_count; n++)
+    for (uint32_t n = 0; n < atomic_load(&cache->block_count); n++)
         if (!cache->blocks[n].dropped)
             cache->page_head[page_index(svm, cache->blocks[n].gpa)] = BLOCK_NONE;
     memset(cache->hash, 0xff, CACHE_HASH_HEADS * sizeof(*cache->hash));
-    cache->block_count = 0;
+    atomic_store(&cache->block_count, 0);
     cache->mark_count = 0;
     cache->used = cache->common;
-    cache->generation++;
-    flush_jump_caches(svm);
+    atomic_fetch_add(&cache->generation, 1);
+    for (unsigned i = 0; i < svm->cpu_count; i++)
+        flush_jump_caches(svm->cpus[i]);
 }
 
 void cache_insert(struct soft_vm *svm, struct block *b)
 {
     struct soft_cache *cache = svm->cache;
     uint32_t number = (uint32_t)(b - cache->blocks);
-    uint32_t *hash = &cache->hash[hash_of(b->gpa, b->mode)];
+    atomic_uint *hash = &cache->hash[hash_of(b->gpa, b->mode)];
     uint32_t *page = &cache->page_head[page_index(svm, b->gpa)];
 
-    b->next_hash = *hash;
-    *hash = number;
     b->next_page = *page;
     *page = number;
     b->incoming = BLOCK_NONE;
+    atomic_store_explicit(&b->next_hash, atomic_load_explicit(hash, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(&cache->block_count, number + 1, memory_order_release);
+    atomic_store_explicit(hash, number, memory_order_release);
 }
 
 void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct block *to)
@@ -185,10 +198,10 @@ static void drop_block(struct soft_cache *cache, struct block *b)
         unlink_outgoing(cache, &cache->blocks[b->incoming / 2], b->incoming % 2);
     unlink_outgoing(cache, b, 0);
     unlink_outgoing(cache, b, 1);
-    uint32_t *at = &cache->hash[hash_of(b->gpa, b->mode)];
-    while (*at != number)
-        at = &cache->blocks[*at].next_hash;
-    *at = b->next_hash;
+    atomic_uint *at = &cache->hash[hash_of(b->gpa, b->mode)];
+    while (atomic_load_explicit(at, memory_order_relaxed) != number)
+        at = &cache->blocks[atomic_load_explicit(at, memory_order_relaxed)].next_hash;
+    atomic_store_explicit(at, atomic_load_explicit(&b->next_hash, memory_order_relaxed), memory_order_release);
     b->dropped = true;
 }
 
@@ -202,14 +215,14 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
     for (uint32_t n = *head; n != BLOCK_NONE; n = cache->blocks[n].next_page)
         drop_block(cache, &cache->blocks[n]);
     *head = BLOCK_NONE;
-    flush_jump_caches(svm);
+    atomic_fetch_add(&cache->drops, 1);
 }
 
 /* Blocks lie in the order of their numbers, so a binary search finds the one around pc. */
 struct block *cache_block_at(struct soft_cache *cache, const void *pc, const struct block_mark **mark)
 {
     uint32_t low = 0;
-    uint32_t high = cache->block_count;
+    uint32_t high = atomic_load_explicit(&cache->block_count, memory_order_acquire);
 
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;
@@ -218,7 +231,7 @@ struct block *cache_block_at(struct soft_cache *cache, const void *pc, const str
         else
             high = middle;
     }
-    if (low >= cache->block_count || (const uint8_t *)pc < cache->blocks[low].code)
+    if (low >= high || (const uint8_t *)pc < cache->blocks[low].code)
         return NULL;
     struct block *b = &cache->blocks[low];
     uint64_t off = (uint64_t)((const uint8_t *)pc - b->code);

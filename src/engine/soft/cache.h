@@ -46,7 +46,8 @@ struct block_link {
 struct block {
     gpa_t gpa;
     uint32_t mode;
-    uint32_t next_hash, next_page;
+    atomic_uint next_hash;
+    uint32_t next_page;
     uint32_t incoming; /* first link to this block: block * 2 + number */
     uint32_t first_mark;
     uint16_t mark_count;
@@ -59,14 +60,21 @@ struct block {
     struct block_link link[2];
 };
 
+/*
+ * One for all vCPUs. It changes under code_lock (smp.h); cache_find() and cache_block_at() need no lock, for a block is complete before it is
+ * found, and stays what it was until a flush, for which all vCPUs are outside. A dropped block's code may be running still: nothing of it
+ * is used again before the next flush.
+ */
 struct soft_cache {
     struct codemem mem;
     struct block *blocks;
     struct block_mark *marks;
-    uint32_t *hash;      /* heads: block numbers */
-    uint32_t *page_head; /* per guest page (mem page index): first block */
-    uint32_t block_count, mark_count;
-    uint32_t generation;       /* of cache_flush(): block numbers of an older one mean nothing */
+    atomic_uint *hash;       /* heads: block numbers */
+    uint32_t *page_head;     /* per guest page (mem page index): first block */
+    atomic_uint block_count; /* blocks below it are complete */
+    uint32_t mark_count;
+    atomic_uint generation;    /* of cache_flush(): block numbers of an older one mean nothing */
+    atomic_uint drops;         /* of blocks: jump caches that are older may lead to them */
     size_t used;               /* bytes of mem */
     size_t common;             /* bytes at its start that stay: exits */
     uint8_t *exit, *exit_next; /* writable addresses of the common pieces */
@@ -78,15 +86,17 @@ void cache_fini(struct soft_vm *);
 /* Whether pc is in translated code. Any thread, signal handlers included. */
 bool cache_holds(const struct soft_cache *, const void *pc);
 
-/* The block at (gpa, mode), or NULL. */
+/* The block at (gpa, mode), or NULL. vCPU thread, inside; what it returns is good until it goes outside. */
 struct block *cache_find(struct soft_vm *, gpa_t gpa, uint32_t mode);
-/* Room for a new block is made by dropping everything when the cache is full. */
+/* Room for a new block is made by dropping everything when the cache is full. The caller is alone (smp_exclusive_begin()). */
 bool cache_full(const struct soft_cache *);
 void cache_flush(struct soft_vm *);
-/* Enters a translated block into the tables. */
+/* Enters a translated block, the next one, into the tables. code_lock held, as for the two below. */
 void cache_insert(struct soft_vm *, struct block *);
-/* Every block of the guest page is unlinked and forgotten. Called by smc.c. */
+/* Every block of the guest page is unlinked and found no more, but by jump caches. Called by smc.c. */
 void cache_drop_page(struct soft_vm *, gpa_t page);
+/* This vCPU's jump caches forget what was dropped since it looked last. */
+void cache_forget_dropped(struct soft_cpu *);
 
 /* Resolves link number n of a block and enters it in the target's list. */
 void cache_link(struct soft_vm *, struct block *from, unsigned n, struct block *to);

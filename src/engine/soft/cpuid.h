@@ -28,7 +28,7 @@ struct soft_cpuid {
     unsigned leaf_count;
 };
 
-/* Asks the host and makes the model into svm->cpuid. svm->cpu_count is known. 0 or -errno. Before any guest code runs. */
+/* Asks the host and makes the model into svm->cpuid. 0 or -errno. Before any guest code runs. */
 int soft_cpuid_init(struct soft_vm *, struct err *);
 void soft_cpuid_fini(struct soft_vm *);
 

@@ -281,7 +281,7 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
     }
     if (!insn_offered(svm, z))
         return;
-    if (row.exec) {
+    if (row.exec && (insn->mnemonic != ZYDIS_MNEMONIC_PAUSE || svm->many)) {
         insn->cls = row.cls;
         insn->exec = row.exec;
         return;

@@ -18,14 +18,18 @@
 #include "engine/soft/recover.h"
 #include "engine/soft/run.h"
 #include "engine/soft/smc.h"
+#include "engine/soft/smp.h"
 #include "engine/soft/state.h"
 #include "engine/soft/step.h"
 #include "engine/soft/translate.h"
 #include "engine/soft/tsc.h"
 
+/* A vCPU's shadow tables take 2 TiB of address space, of which a process has 128. */
+#define MAX_VCPUS 48
+
 static void soft_probe(struct engine_caps *caps)
 {
-    *caps = (struct engine_caps){.usable = true, .max_vcpus = 1};
+    *caps = (struct engine_caps){.usable = true, .max_vcpus = MAX_VCPUS};
     if (!__builtin_cpu_supports("bmi2")) {
         caps->usable = false;
         snprintf(caps->why, sizeof(caps->why), "the software engine needs a CPU with BMI2 (Haswell, Zen or newer)");
@@ -52,7 +56,6 @@ static void soft_vm_fini(struct vm *vm)
         smc_fini(svm);
     if (svm->cpuid)
         soft_cpuid_fini(svm);
-    pthread_mutex_destroy(&svm->lock);
     free(svm->cache);
     free(svm);
     vm->engine_data = NULL;
@@ -75,12 +78,15 @@ static int soft_vm_init(struct vm *vm, struct err *e)
     if (!svm)
         return err_set(e, ENOMEM, "cannot allocate the software engine's state");
     vm->engine_data = svm;
-    pthread_mutex_init(&svm->lock, NULL);
     svm->vm = vm;
     svm->mem = &vm->mem;
-    svm->cpu_count = vm->config.cpus;
+    svm->many = vm->config.cpus > 1;
     svm->count_insns = vm->config.stats;
     read_mode(svm);
+    if (svm->lockstep && vm->config.cpus > 1) {
+        soft_vm_fini(vm);
+        return err_set(e, EINVAL, "UMBRA_SOFT=lockstep compares what one CPU does: it needs --cpus 1");
+    }
     svm->cache = calloc(1, sizeof(*svm->cache));
     if (!svm->cache)
         error = err_set(e, ENOMEM, "cannot allocate the code cache's state");
@@ -90,7 +96,6 @@ static int soft_vm_init(struct vm *vm, struct err *e)
         error = soft_cpuid_init(svm, e);
     if (!error)
         error = smc_init(svm, e);
-    svm->cpu_count = 0; /* grows as vCPUs come */
     if (!error)
         error = cache_init(svm, e);
     if (error) {
@@ -132,6 +137,10 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
     if (!cpu)
         return;
     recover_detach(cpu);
+    if (cpu->svm->cpus[vcpu->index] == cpu) {
+        cpu->svm->cpus[vcpu->index] = NULL;
+        cpu->svm->cpu_count = vcpu->index; /* the last goes first */
+    }
     if (cpu->lapic)
         lapic_fini(cpu);
     if (cpu->mmu)
@@ -242,23 +251,29 @@ void run_sleep(struct soft_cpu *cpu)
     uint64_t start = clock_monotonic_ns();
 
     soft_vec_park(cpu);
+    smp_leave(cpu);
     atomic_store(&cpu->asleep, 1);
     while (!atomic_load(&cpu->attention))
         syscall(SYS_futex, &cpu->attention, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
     atomic_store(&cpu->asleep, 0);
+    smp_enter(cpu);
     atomic_fetch_add_explicit(&cpu->vcpu->exits[VM_EXIT_HLT], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&cpu->vcpu->exit_ns[VM_EXIT_HLT], clock_monotonic_ns() - start, memory_order_relaxed);
 }
 
 static int soft_get_state(struct vcpu *vcpu, struct cpu_state *state, unsigned groups)
 {
+    smp_enter(vcpu->engine_data);
     state_get(vcpu->engine_data, state, groups);
+    smp_leave(vcpu->engine_data);
     return 0;
 }
 
 static int soft_set_state(struct vcpu *vcpu, const struct cpu_state *state, unsigned groups)
 {
+    smp_enter(vcpu->engine_data);
     state_set(vcpu->engine_data, state, groups);
+    smp_leave(vcpu->engine_data);
     return 0;
 }
 

@@ -55,6 +55,7 @@ static const struct insn_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* control registers and processor control */
     ROW(CLTS, SENSITIVE, clts), ROW(LMSW, SENSITIVE, lmsw), ROW(SMSW, SENSITIVE, smsw),
     ROW(INVLPG, SENSITIVE, invlpg), ROW(INVPCID, SENSITIVE, invpcid), ROW(HLT, SENSITIVE, hlt),
+    ROW(PAUSE, SENSITIVE, pause),
     ROW(INVD, SENSITIVE, cache_flush), ROW(WBINVD, SENSITIVE, cache_flush),
     ROW(XGETBV, SENSITIVE, xgetbv), ROW(XSETBV, SENSITIVE, xsetbv),
     ROW(VMCALL, SENSITIVE, vmcall), ROW(VMMCALL, SENSITIVE, vmcall),

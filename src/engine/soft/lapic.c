@@ -89,7 +89,7 @@ bool lapic_is_x2apic(const struct soft_cpu *cpu)
 /* In x2APIC mode it follows from the id (11.12.10.2). */
 uint32_t lapic_ldr(const struct soft_lapic *l)
 {
-    uint32_t id = l->cpu->vcpu->index;
+    uint32_t id = l->cpu->vcpu->apic_id;
 
     if (!lapic_is_x2apic(l->cpu))
         return atomic_load(&l->ldr);
@@ -211,7 +211,7 @@ static bool is_named(const struct soft_lapic *l, const struct lapic_message *m)
     if (dest == (m->wide ? UINT32_MAX : 0xff))
         return true;
     if (!m->logical)
-        return dest == l->cpu->vcpu->index;
+        return dest == l->cpu->vcpu->apic_id;
     ldr = lapic_ldr(l);
     if (lapic_is_x2apic(l->cpu))
         return dest >> 16 == ldr >> 16 && (dest & ldr & 0xffff);

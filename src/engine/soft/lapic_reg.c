@@ -37,7 +37,7 @@ static uint32_t vector_word(const uint64_t word, unsigned off)
 static bool reg_read(struct soft_lapic *l, unsigned off, uint32_t *value)
 {
     bool x2 = lapic_is_x2apic(l->cpu);
-    uint32_t id = l->cpu->vcpu->index;
+    uint32_t id = l->cpu->vcpu->apic_id;
 
     if (is_lvt(off)) {
         *value = atomic_load(&l->lvt[(off - APIC_LVT) >> 4]);

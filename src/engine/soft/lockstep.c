@@ -6,6 +6,7 @@
 
 #include "engine/soft/mmu.h"
 #include "engine/soft/run.h"
+#include "engine/soft/smc.h"
 #include "engine/soft/step.h"
 #include "engine/soft/switch.h"
 #include "engine/soft/translate.h"
@@ -17,7 +18,7 @@
  * Step goes first, with a journal of the memory that it writes, and leaves the state after each instruction in trail[]. Then
  * memory and registers are put back and the translated block runs. Where it stops, its state must be the one of the
  * trail with the same rip. Instructions that the translator leaves to step, and those that meet devices, end the trail:
- * nothing happens twice.
+ * nothing happens twice. There is one vCPU: another one would change memory between the two runs.
  */
 
 #define JOURNAL_MAX 256
@@ -271,13 +272,7 @@ static struct block *find_block(struct soft_cpu *cpu, uint32_t mode)
 
     if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
         return NULL;
-    struct block *b = cache_find(cpu->svm, gpa, mode);
-    if (b)
-        return b;
-    soft_vec_park(cpu);
-    if (cache_full(cpu->svm->cache))
-        cache_flush(cpu->svm);
-    return translate_block(cpu, gpa, hva, mode);
+    return translate_find(cpu, gpa, hva, mode);
 }
 
 int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
@@ -301,6 +296,7 @@ int lockstep_run(struct soft_cpu *cpu, uint32_t mode)
     l->walked = cpu->stats.page_walks != walks;
     if (result == SOFT_EXIT)
         return result;
+    smc_service(cpu);
     if (result == SOFT_FAULT || l->overflow || b->dropped)
         return SOFT_OK; /* step's state stands */
     if (l->count == 0)

@@ -130,7 +130,8 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         return SOFT_OK;
     span->hva = r->hva + (m.gpa - r->gpa);
     span->page = r->first_page + ((m.gpa - r->gpa) >> PAGE_SHIFT);
-    writable = m.writable && m.dirty && !(r->flags & MEM_READONLY) && smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
+    writable = m.writable && m.dirty && !(r->flags & MEM_READONLY) && (write || !smc_page_has_code(cpu->svm, span->page)) &&
+               smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
     if ((write && !writable) || (access & MMU_FETCH))
         return SOFT_OK;
     fill = (struct shadow_fill){
@@ -286,7 +287,6 @@ static void span_write(struct soft_cpu *cpu, const struct span *span, const uint
     }
     lockstep_note(cpu, span->hva, n);
     copy(span->hva, from, n);
-    /* After the bytes: see smc_written(). */
     if (span->page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span->page))
         smc_written(cpu->svm, span->gpa, n);
 }

@@ -39,8 +39,8 @@ int mmu_write(struct soft_cpu *, gva_t gva, const void *buf, unsigned n, unsigne
 
 /*
  * Host pointer to [gva, gva+n) when it lies in one page of RAM; *hva = NULL when it crosses a page or is MMIO
- * (then use mmu_read/mmu_write). Permission faults as above. A pointer for writing has had translated code of
- * that page dropped.
+ * (then use mmu_read/mmu_write). Permission faults as above. Good until the end of the instruction; of a pointer for writing it has been
+ * said that translated code of that page is to be dropped.
  */
 int mmu_host(struct soft_cpu *, gva_t gva, unsigned n, unsigned access, void **hva);
 
@@ -82,7 +82,7 @@ void mmu_maintain(struct soft_cpu *);
 bool mmu_pdptes_valid(struct soft_cpu *, uint64_t cr3);
 
 /*
- * Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread; smc_protect()
- * uses it.
+ * Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread, or who has borrowed its tables (smp.h);
+ * smc_protect() uses it.
  */
 void mmu_revoke(struct soft_cpu *, uint64_t page);

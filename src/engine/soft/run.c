@@ -6,6 +6,8 @@
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/smc.h"
+#include "engine/soft/smp.h"
 #include "engine/soft/switch.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/translate.h"
@@ -51,6 +53,8 @@ static bool answer_attention(struct soft_cpu *cpu, struct vm_exit *exit)
     if (!atomic_load_explicit(&cpu->attention, memory_order_relaxed))
         return false;
     atomic_exchange(&cpu->attention, 0);
+    smp_yield(cpu);
+    smc_service(cpu);
     lapic_service(cpu);
     mmu_maintain(cpu);
     if (!atomic_load(&cpu->vcpu->requests))
@@ -121,19 +125,7 @@ uint32_t run_mode(const struct soft_cpu *cpu)
     return mode | units(cpu) << BLOCK_UNITS_SHIFT;
 }
 
-static struct block *find_or_translate(struct soft_cpu *cpu, uint32_t mode, gpa_t gpa, const uint8_t *hva)
-{
-    struct block *b = cache_find(cpu->svm, gpa, mode);
-
-    if (b)
-        return b;
-    soft_vec_park(cpu);
-    if (cache_full(cpu->svm->cache))
-        cache_flush(cpu->svm);
-    return translate_block(cpu, gpa, hva, mode);
-}
-
-/* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where step finds out what is wrong with the address. */
+/* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where there is none: step finds out what is wrong with the address. */
 static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 {
     const uint8_t *hva;
@@ -142,7 +134,9 @@ static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 
     if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
         return SOFT_SLOW;
-    *b = find_or_translate(cpu, mode, gpa, hva);
+    *b = translate_find(cpu, gpa, hva, mode);
+    if (!*b)
+        return SOFT_SLOW;
     jump_cache_add(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip, *b, global);
     return SOFT_OK;
 }
@@ -171,15 +165,17 @@ static void resolve_link(struct soft_cpu *cpu, uint32_t mode, uint64_t exit)
     struct soft_cache *cache = cpu->svm->cache;
     struct block *from = &cache->blocks[exit >> 32];
     unsigned n = exit >> 8 & 1;
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
     struct block *to;
 
     cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + from->link[n].guest_off;
-    if (from->dropped)
+    if (lookup(cpu, mode, &to) != SOFT_OK)
         return;
-    uint32_t generation = cache->generation;
-    if (lookup(cpu, mode, &to) == SOFT_OK && cache->generation == generation && !from->dropped && to->mode == from->mode &&
-        ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
+    smp_lock(cpu); /* both blocks may be gone when it is there */
+    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation && !from->dropped && !to->dropped &&
+        to->mode == from->mode && ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
         cache_link(cpu->svm, from, n, to);
+    smp_unlock(cpu);
 }
 
 static int step_at(struct soft_cpu *cpu, uint64_t guest_off)
@@ -218,7 +214,8 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
 
     if (!code) {
         struct block *b;
-        if (lookup(cpu, mode, &b) != SOFT_OK)
+        /* A block that begins by leaving for attention would not come on where others write to its page again and again. */
+        if (lookup(cpu, mode, &b) != SOFT_OK || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
             return soft_step(cpu);
         code = b->code;
     }
@@ -263,6 +260,7 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
     int result = SOFT_OK;
 
     cpu->exit = exit;
+    smp_enter(cpu);
     for (;;) {
         if (answer_attention(cpu, exit))
             break;
@@ -278,5 +276,6 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
             break;
     }
     soft_vec_park(cpu);
+    smp_leave(cpu);
     return 0;
 }

@@ -86,6 +86,7 @@ struct soft_cpu {
     bool mov_ss_shadow;    /* the same, holding back debug traps too */
     bool nmi_masked;
     bool interrupt_waits; /* for IF: whoever sets it must deliver */
+    uint8_t pauses;       /* PAUSEs executed, for one in many to mean something */
     uint8_t debug_hit;    /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
     atomic_uint attention; /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
@@ -104,6 +105,10 @@ struct soft_cpu {
     } host_fault;
 
     atomic_uint asleep;           /* the thread waits on attention */
+    atomic_uint gate;             /* smp.h: whether the thread uses the tables, or somebody else does */
+    atomic_bool stale;            /* smc.h: code was written to, look before the next block */
+    uint32_t seen_drops;          /* cache.h: as of these drops the jump caches are */
+    uint32_t seen_generation;     /* and as of this flush what the host CPU may have fetched */
     struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
     void *alt_stack;              /* for signals while guest code has the stack pointer */
 
@@ -129,12 +134,13 @@ struct soft_vm {
     uint64_t tsc_base;        /* host TSC when the VM's clock (kvmclock) was 0 */
     struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
     struct soft_cache *cache; /* cache.h: translated code */
+    bool many;                /* vCPUs, that is: spinning may be waiting for one that does not run */
     bool count_insns;         /* translated code counts what it executes */
     bool step_only;           /* no translation */
     bool lockstep;            /* every block is compared with step */
     struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
-    pthread_mutex_t lock;
-    bool extint_level; /* the 8259's INTR */
+    atomic_uint code_lock;    /* smp.h: the code cache changes under it */
+    bool extint_level;        /* the 8259's INTR */
 };
 
 /* --- vectors: switch.S, vec.c --- */

@@ -9,6 +9,7 @@
 #include "engine/soft/debug.h"
 #include "engine/soft/masked.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/smp.h"
 #include "engine/soft/stub.h"
 #include "engine/soft/switch.h"
 #include "engine/soft/vector_image.h"
@@ -316,6 +317,20 @@ static int run_bounced(struct soft_cpu *cpu, const struct step_entry *entry, gva
     return result;
 }
 
+/* A locked instruction there is one access for all vCPUs too: none but this one runs meanwhile. On a page of RAM the stub's LOCK serves. */
+static int run_bounced_locked(struct soft_cpu *cpu, const struct step_entry *entry, gva_t gva, unsigned access)
+{
+    bool locked = entry->insn.lock || entry->insn.mnemonic == ZYDIS_MNEMONIC_XCHG;
+    int result;
+
+    if (!locked || !cpu->svm->many)
+        return run_bounced(cpu, entry, gva, access);
+    smp_exclusive_begin(cpu);
+    result = run_bounced(cpu, entry, gva, access);
+    smp_exclusive_end(cpu);
+    return result;
+}
+
 /* Aligned moves fault on a misaligned operand as soon as any lane is on. */
 static bool masked_misaligned(struct soft_cpu *cpu, const struct insn *insn)
 {
@@ -366,7 +381,7 @@ static int run_with_memory(struct soft_cpu *cpu, const struct step_entry *entry)
     if (result == SOFT_OK)
         result = mmu_host(cpu, gva, insn->mem_size, access, &hva);
     if (result == SOFT_OK)
-        result = hva ? run_stub(cpu, entry, hva) : run_bounced(cpu, entry, gva, access);
+        result = hva ? run_stub(cpu, entry, hva) : run_bounced_locked(cpu, entry, gva, access);
     return result == SOFT_FAULT ? memory_fault(cpu, insn) : result;
 }
 

@@ -102,6 +102,7 @@ int sys_invlpg(struct soft_cpu *, const struct insn *);
 int sys_invpcid(struct soft_cpu *, const struct insn *);
 int sys_cache_flush(struct soft_cpu *, const struct insn *);
 int sys_hlt(struct soft_cpu *, const struct insn *);
+int sys_pause(struct soft_cpu *, const struct insn *);
 int sys_xgetbv(struct soft_cpu *, const struct insn *);
 int sys_xsetbv(struct soft_cpu *, const struct insn *);
 int sys_vmcall(struct soft_cpu *, const struct insn *);

@@ -7,6 +7,7 @@
 #include "engine/soft/cpuid.h"
 #include "engine/soft/sys.h"
 #include "x86/paging.h"
+#include "x86/topology.h"
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -339,17 +340,7 @@ static void add_leaf(struct soft_cpuid *model, uint32_t leaf, uint32_t sub, bool
     memcpy(l->out, out, sizeof(l->out));
 }
 
-/* The smallest shift that makes room for count ids. */
-static unsigned id_bits(unsigned count)
-{
-    unsigned bits = 0;
-
-    while ((1u << bits) < count)
-        bits++;
-    return bits;
-}
-
-static void add_basic(struct soft_cpuid *model, unsigned cpus)
+static void add_basic(struct soft_cpuid *model)
 {
     uint32_t out[4];
 
@@ -358,9 +349,9 @@ static void add_basic(struct soft_cpuid *model, unsigned cpus)
     add_leaf(model, 0, 0, true, out);
 
     host_leaf(1, 0, out); /* family, model and stepping are the host's */
-    out[EBX] = (out[EBX] & 0xff00) | (cpus > 1 ? (1u << id_bits(cpus)) << 16 : 0);
+    out[EBX] &= 0xff00;
     out[ECX] = model->word[CPUID_1_ECX];
-    out[EDX] = model->word[CPUID_1_EDX] | (cpus > 1 ? 1u << X86_FEATURE_BIT(X86_HTT) : 0);
+    out[EDX] = model->word[CPUID_1_EDX];
     add_leaf(model, 1, 0, true, out);
 
     if (!model->amd) {
@@ -372,28 +363,17 @@ static void add_basic(struct soft_cpuid *model, unsigned cpus)
     add_leaf(model, 7, 1, false, (uint32_t[4]){model->word[CPUID_7_1_EAX]});
 }
 
-/* Deterministic cache parameters, shared as our topology has it: L3 by all, the rest by nobody. */
-static void add_caches(struct soft_cpuid *model, uint32_t leaf, unsigned cpus)
+/* Deterministic cache parameters: the host's, but for who shares them. */
+static void add_caches(struct soft_cpuid *model, uint32_t leaf)
 {
     for (unsigned i = 0; i < 8; i++) {
         uint32_t out[4];
         host_leaf(leaf, i, out);
         if (!(out[EAX] & 0x1f)) /* no more caches */
             break;
-        unsigned level = out[EAX] >> 5 & 7;
-        unsigned sharing = level >= 3 ? (1u << id_bits(cpus)) - 1 : 0;
-        out[EAX] = (out[EAX] & 0x3fff) | sharing << 14;
-        if (leaf == 4)
-            out[EAX] |= ((1u << id_bits(cpus)) - 1) << 26;
+        out[EAX] &= 0x3fff;
         add_leaf(model, leaf, i, false, out);
     }
-}
-
-/* One package, a core to each vCPU, a thread to each core. EDX is filled in per vCPU. */
-static void add_topology(struct soft_cpuid *model, uint32_t leaf, unsigned cpus)
-{
-    add_leaf(model, leaf, 0, false, (uint32_t[4]){0, 1, 1 << 8, 0});
-    add_leaf(model, leaf, 1, false, (uint32_t[4]){id_bits(cpus), cpus, 2 << 8 | 1, 0});
 }
 
 static void add_xsave(struct soft_cpuid *model)
@@ -420,7 +400,7 @@ static void add_hypervisor(struct soft_cpuid *model)
              (uint32_t[4]){KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_CLOCKSOURCE_STABLE_BIT});
 }
 
-static void add_extended(struct soft_cpuid *model, unsigned cpus)
+static void add_extended(struct soft_cpuid *model)
 {
     uint32_t out[4];
 
@@ -431,8 +411,6 @@ static void add_extended(struct soft_cpuid *model, unsigned cpus)
     host_leaf(0x80000001, 0, out);
     out[EBX] &= model->amd ? 0xf0000000 : 0; /* AMD: package type */
     out[ECX] = model->word[CPUID_80000001_ECX];
-    if (model->amd && cpus > 1)
-        out[ECX] |= 1u << X86_FEATURE_BIT(X86_CMP_LEGACY);
     out[EDX] = model->word[CPUID_80000001_EDX];
     add_leaf(model, 0x80000001, 0, true, out);
 
@@ -444,14 +422,13 @@ static void add_extended(struct soft_cpuid *model, unsigned cpus)
     add_leaf(model, 0x80000007, 0, true, (uint32_t[4]){0, 0, 0, model->word[CPUID_80000007_EDX]});
     out[EAX] = 48 << 8 | GUEST_PHYS_BITS;
     out[EBX] = model->word[CPUID_80000008_EBX];
-    out[ECX] = model->amd ? id_bits(cpus) << 12 | (cpus - 1) : 0;
-    out[EDX] = 0;
+    out[ECX] = out[EDX] = 0;
     add_leaf(model, 0x80000008, 0, true, out);
     if (!model->amd)
         return;
     if (model_has(model, X86_TOPOEXT)) {
-        add_caches(model, 0x8000001d, cpus);
-        add_leaf(model, 0x8000001e, 0, true, (uint32_t[4]){0}); /* per vCPU: cpuid_guest() */
+        add_caches(model, 0x8000001d);
+        add_leaf(model, 0x8000001e, 0, true, (uint32_t[4]){0});
     }
     add_leaf(model, 0x80000021, 0, true, (uint32_t[4]){model->word[CPUID_80000021_EAX], 0, model->word[CPUID_80000021_ECX], 0});
 }
@@ -471,15 +448,15 @@ int soft_cpuid_init(struct soft_vm *svm, struct err *e)
         free(model);
         return err_set(e, ENOTSUP, "the software engine needs a host CPU with XSAVE and at most %d bytes of it", XSAVE_MAX);
     }
-    add_basic(model, svm->cpu_count);
+    add_basic(model);
     if (!model->amd)
-        add_caches(model, 4, svm->cpu_count);
-    add_topology(model, 0xb, svm->cpu_count);
+        add_caches(model, 4);
+    add_leaf(model, 0xb, 0, true, (uint32_t[4]){0});
     if (!model->amd)
-        add_topology(model, 0x1f, svm->cpu_count);
+        add_leaf(model, 0x1f, 0, true, (uint32_t[4]){0});
     add_xsave(model);
     add_hypervisor(model);
-    add_extended(model, svm->cpu_count);
+    add_extended(model);
     svm->cpuid = model;
     return 0;
 }
@@ -495,23 +472,16 @@ bool cpuid_offers(const struct soft_vm *svm, enum x86_feature feature)
     return model_has(svm->cpuid, feature);
 }
 
-/* What depends on the vCPU and on what it has enabled. */
+/* What depends on the vCPU, on its place in the topology and on what it has enabled. */
 static void patch_leaf(const struct soft_cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
-    uint32_t id = cpu->vcpu->index;
-
+    x86_topology_cpuid(&cpu->svm->vm->topology, cpu->svm->cpuid->amd, cpu->vcpu->apic_id, leaf, sub, out);
     switch (leaf) {
     case 1:
-        out[EBX] |= id << 24;
         if (cpu->cr4 & CR4_OSXSAVE)
             out[ECX] |= 1u << X86_FEATURE_BIT(X86_OSXSAVE);
         if (!(cpu->apic_base & BIT(11))) /* EN */
             out[EDX] &= ~(1u << X86_FEATURE_BIT(X86_APIC));
-        break;
-    case 0xb:
-    case 0x1f:
-        out[ECX] |= sub & 0xff;
-        out[EDX] = id;
         break;
     case 0xd:
         if (sub == 0)
@@ -522,10 +492,6 @@ static void patch_leaf(const struct soft_cpu *cpu, uint32_t leaf, uint32_t sub, 
     case 0x80000001:
         if (!(cpu->apic_base & BIT(11)) && cpu->svm->cpuid->amd)
             out[EDX] &= ~(1u << X86_FEATURE_BIT(X86_APIC));
-        break;
-    case 0x8000001e:
-        out[EAX] = id;
-        out[EBX] = id; /* core id; one thread a core */
         break;
     default: break;
     }
@@ -545,8 +511,6 @@ void cpuid_guest(const struct soft_cpu *cpu, uint32_t leaf, uint32_t sub, uint32
         patch_leaf(cpu, leaf, sub, out);
         return;
     }
-    if (leaf == 0xb || (leaf == 0x1f && !model->amd)) /* beyond the last level the id is still told */
-        patch_leaf(cpu, leaf, sub, out);
 }
 
 int cpuid_describe(char *buf, size_t size)

@@ -2,6 +2,7 @@
 #include "engine/soft/cpuid.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/smp.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_desc.h"
 #include "x86/paging.h"
@@ -349,6 +350,20 @@ int sys_cache_flush(struct soft_cpu *cpu, const struct insn *insn)
 }
 
 /* --- the rest --- */
+
+#define PAUSES_A_YIELD 128
+
+/*
+ * PAUSE, where there are several vCPUs: whoever spins long enough lets the host's scheduler look for another thread, which may be
+ * the vCPU that is waited for.
+ */
+int sys_pause(struct soft_cpu *cpu, const struct insn *insn)
+{
+    (void)insn;
+    if (++cpu->pauses % PAUSES_A_YIELD == 0)
+        smp_relax();
+    return SOFT_OK;
+}
 
 /* HLT: the run loop sleeps. */
 int sys_hlt(struct soft_cpu *cpu, const struct insn *insn)

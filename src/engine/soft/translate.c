@@ -7,6 +7,7 @@
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/smc.h"
+#include "engine/soft/smp.h"
 
 #define ATTENTION_DISP ((int32_t)offsetof(struct soft_cpu, attention) - CTX_BIAS)
 
@@ -267,14 +268,14 @@ static void emit_block(struct trans *t)
     emit_link_exits(t);
 }
 
-struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
+/* code_lock is held, and the page is protected. */
+static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
     struct trans *t = cpu->trans;
-    struct block *b = &cache->blocks[cache->block_count++];
+    struct block *b = &cache->blocks[atomic_load_explicit(&cache->block_count, memory_order_relaxed)];
 
     BUG_ON(cpu->vec_live);
-    smc_protect(cpu->svm, gpa); /* before the bytes are read: a later write drops the block */
     *b = (struct block){.gpa = gpa, .mode = mode, .code = cache->mem.rx + cache->used};
     t->cpu = cpu;
     t->cache = cache;
@@ -296,5 +297,42 @@ struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hv
     cache_insert(cpu->svm, b);
     cpu->stats.blocks_translated++;
     cpu->stats.bytes_translated += b->guest_bytes;
+    return b;
+}
+
+static void make_room(struct soft_cpu *cpu)
+{
+    smp_exclusive_begin(cpu);
+    if (cache_full(cpu->svm->cache)) /* not emptied by another one meanwhile */
+        cache_flush(cpu->svm);
+    smp_exclusive_end(cpu);
+}
+
+#define TRIES 4
+
+struct block *translate_find(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
+{
+    struct soft_vm *svm = cpu->svm;
+    struct block *b = cache_find(svm, gpa, mode);
+
+    if (b)
+        return b;
+    soft_vec_park(cpu);
+    for (unsigned i = 0; i < TRIES && !b; i++) {
+        smc_protect(cpu, gpa); /* before the bytes are read: a later write drops the block */
+        smp_lock(cpu);
+        if (cache_full(svm->cache)) {
+            smp_unlock(cpu);
+            make_room(cpu);
+            continue;
+        }
+        smc_drop_stale(svm);
+        if (smc_is_protected(svm, gpa)) {
+            b = cache_find(svm, gpa, mode); /* another vCPU may have been quicker */
+            if (!b)
+                b = translate_block(cpu, gpa, hva, mode);
+        }
+        smp_unlock(cpu);
+    }
     return b;
 }

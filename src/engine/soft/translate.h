@@ -38,8 +38,11 @@ struct trans {
     bool ended; /* the last emitted instruction leaves the block */
 };
 
-/* Translates the block at rip (its byte at hva, guest-physical gpa). The caller has made room. Vectors must be parked. */
-struct block *translate_block(struct soft_cpu *, gpa_t gpa, const uint8_t *hva, uint32_t mode);
+/*
+ * The block at gpa, whose byte is at hva, translated if it is not in the cache; NULL where others write to the page all the time, so that
+ * only step comes on. Parks the vectors where it has to translate, and may go outside then: nothing between two instructions but rip counts.
+ */
+struct block *translate_find(struct soft_cpu *, gpa_t gpa, const uint8_t *hva, uint32_t mode);
 
 /* --- 32-bit code (BLOCK_CODE32): addresses are 32 bits, computed anew for every access, since a register's upper half may hold anything --- */
 
