@@ -65,10 +65,11 @@ struct soft_cache {
     uint32_t *hash;      /* heads: block numbers */
     uint32_t *page_head; /* per guest page (mem page index): first block */
     uint32_t block_count, mark_count;
-    uint32_t generation;       /* of cache_flush(): block numbers of an older one mean nothing */
-    size_t used;               /* bytes of mem */
-    size_t common;             /* bytes at its start that stay: exits */
-    uint8_t *exit, *exit_next; /* writable addresses of the common pieces */
+    uint32_t generation;                            /* of cache_flush(): block numbers of an older one mean nothing */
+    size_t used;                                    /* bytes of mem */
+    size_t common;                                  /* bytes at its start that stay: exits */
+    uint8_t *exit, *exit_next;                      /* writable addresses of the common pieces */
+    uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
 int cache_init(struct soft_vm *, struct err *);
@@ -136,4 +137,5 @@ enum code_exit {
     CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
     CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
     CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
+    CODE_EXIT_COUNT,
 };

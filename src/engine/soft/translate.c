@@ -6,7 +6,9 @@
 #include "base/bug.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/perf_map.h"
 #include "engine/soft/smc.h"
+#include "engine/soft/tsc.h"
 
 #define ATTENTION_DISP ((int32_t)offsetof(struct soft_cpu, attention) - CTX_BIAS)
 
@@ -261,6 +263,8 @@ struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hv
     struct trans *t = cpu->trans;
     struct block *b = &cache->blocks[cache->block_count++];
 
+    uint64_t start = tsc_host();
+
     BUG_ON(cpu->vec_live);
     smc_protect(cpu->svm, gpa); /* before the bytes are read: a later write drops the block */
     *b = (struct block){.gpa = gpa, .mode = mode, .code = cache->mem.rx + cache->used};
@@ -284,5 +288,8 @@ struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hv
     cache_insert(cpu->svm, b);
     cpu->stats.blocks_translated++;
     cpu->stats.bytes_translated += b->guest_bytes;
+    cpu->stats.translate_ticks += tsc_host() - start;
+    if (cpu->svm->perf_map)
+        perf_map_add_block(cpu->svm->perf_map, b, cpu->rip);
     return b;
 }
