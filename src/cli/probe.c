@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/types.h"
@@ -126,22 +125,21 @@ static void probe_huge_pages(void)
     row("huge pages", text);
 }
 
+/* As the software engine maps it: the same memory writable and, somewhere else, executable. */
 static void probe_code_memory(void)
 {
-    int fd = memfd_create("umbra-probe", MFD_CLOEXEC);
-    void *p = MAP_FAILED;
+    void *rw = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *rx = rw == MAP_FAILED ? MAP_FAILED : mremap(rw, 0, PAGE_SIZE, MREMAP_MAYMOVE);
     char text[160];
 
-    if (fd >= 0 && ftruncate(fd, (off_t)PAGE_SIZE) == 0)
-        p = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    if (p != MAP_FAILED)
-        snprintf(text, sizeof(text), "yes: a memfd can be mapped for execution");
+    if (rx != MAP_FAILED && mprotect(rx, PAGE_SIZE, PROT_READ | PROT_EXEC) == 0)
+        snprintf(text, sizeof(text), "yes: shared memory can be mapped for execution");
     else
         snprintf(text, sizeof(text), "no: %s", strerror(errno));
-    if (p != MAP_FAILED)
-        munmap(p, PAGE_SIZE);
-    if (fd >= 0)
-        close(fd);
+    if (rx != MAP_FAILED)
+        munmap(rx, PAGE_SIZE);
+    if (rw != MAP_FAILED)
+        munmap(rw, PAGE_SIZE);
     row("code memory", text);
 }
 

@@ -38,7 +38,7 @@ static void emit_common(struct soft_cache *cache)
 int cache_init(struct soft_vm *svm, struct err *e)
 {
     struct soft_cache *cache = svm->cache;
-    int error = codemem_init(&cache->mem, "umbra-code", CACHE_BYTES, e);
+    int error = codemem_init(&cache->mem, CACHE_BYTES, e);
 
     if (error)
         return error;
@@ -170,6 +170,7 @@ void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct bloc
     link->to = (uint32_t)(to - cache->blocks);
     link->next = to->incoming;
     to->incoming = (uint32_t)(from - cache->blocks) * 2 + n;
+    cache->links_made++;
     bool forward = link->guest_off > (from->gpa & PAGE_MASK);
     emit_patch(link->site, cache->mem.rw + (to->code - cache->mem.rx) + (forward ? to->poll_size : 0));
 }
@@ -187,6 +188,7 @@ static void unlink_outgoing(struct soft_cache *cache, struct block *b, unsigned 
         at = &cache->blocks[*at / 2].link[*at % 2].next;
     *at = link->next;
     link->to = BLOCK_NONE;
+    cache->links_cut++;
     emit_patch(link->site, link->unlinked);
 }
 
@@ -203,6 +205,7 @@ static void drop_block(struct soft_cache *cache, struct block *b)
         at = &cache->blocks[atomic_load_explicit(at, memory_order_relaxed)].next_hash;
     atomic_store_explicit(at, atomic_load_explicit(&b->next_hash, memory_order_relaxed), memory_order_release);
     b->dropped = true;
+    cache->blocks_dropped++;
 }
 
 void cache_drop_page(struct soft_vm *svm, gpa_t page)

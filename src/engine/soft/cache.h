@@ -73,11 +73,12 @@ struct soft_cache {
     uint32_t *page_head;     /* per guest page (mem page index): first block */
     atomic_uint block_count; /* blocks below it are complete */
     uint32_t mark_count;
-    atomic_uint generation;    /* of cache_flush(): block numbers of an older one mean nothing */
-    atomic_uint drops;         /* of blocks: jump caches that are older may lead to them */
-    size_t used;               /* bytes of mem */
-    size_t common;             /* bytes at its start that stay: exits */
-    uint8_t *exit, *exit_next; /* writable addresses of the common pieces */
+    atomic_uint generation;                         /* of cache_flush(): block numbers of an older one mean nothing */
+    atomic_uint drops;                              /* of blocks: jump caches that are older may lead to them */
+    size_t used;                                    /* bytes of mem */
+    size_t common;                                  /* bytes at its start that stay: exits */
+    uint8_t *exit, *exit_next;                      /* writable addresses of the common pieces */
+    uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
 int cache_init(struct soft_vm *, struct err *);
@@ -147,4 +148,5 @@ enum code_exit {
     CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
     CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
     CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
+    CODE_EXIT_COUNT,
 };

@@ -1,4 +1,4 @@
-/* Memory for generated code: one memfd mapped twice, writable for emitting and executable for running, never both. */
+/* Memory for generated code: shared memory mapped twice, writable for emitting and executable for running, never both. */
 #pragma once
 
 #include "base/err.h"
@@ -10,7 +10,7 @@ struct codemem {
 };
 
 /* size: bytes, whole pages. 0 or -errno. */
-int codemem_init(struct codemem *, const char *name, size_t size, struct err *);
+int codemem_init(struct codemem *, size_t size, struct err *);
 void codemem_fini(struct codemem *);
 
 static inline bool codemem_holds(const struct codemem *m, const void *pc)

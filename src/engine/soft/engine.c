@@ -15,6 +15,7 @@
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/perf_map.h"
 #include "engine/soft/recover.h"
 #include "engine/soft/run.h"
 #include "engine/soft/smc.h"
@@ -50,6 +51,7 @@ static void soft_vm_fini(struct vm *vm)
     if (!svm)
         return;
     vm->mem.code_changed = NULL;
+    perf_map_free(svm->perf_map);
     if (svm->cache)
         cache_fini(svm);
     if (svm->pages)
@@ -61,18 +63,46 @@ static void soft_vm_fini(struct vm *vm)
     vm->engine_data = NULL;
 }
 
-/* For tests and diagnosis: UMBRA_SOFT=step runs without the translator, =lockstep compares the two (docs/testing.md). */
-static void read_mode(struct soft_vm *svm)
+/*
+ * For tests and diagnosis, UMBRA_SOFT has words with commas between (docs/testing.md): step runs without the translator, lockstep compares the
+ * two, perf makes a map of translated code; translate is what happens without a word.
+ */
+static int read_mode(struct soft_vm *svm, bool *perf, struct err *e)
 {
-    const char *mode = getenv("UMBRA_SOFT");
+    const char *word = getenv("UMBRA_SOFT");
 
-    svm->step_only = mode && strcmp(mode, "step") == 0;
-    svm->lockstep = mode && strcmp(mode, "lockstep") == 0;
+    *perf = false;
+    while (word && *word) {
+        int n = (int)strcspn(word, ",");
+
+        if (n == 4 && strncmp(word, "step", 4) == 0)
+            svm->step_only = true;
+        else if (n == 8 && strncmp(word, "lockstep", 8) == 0)
+            svm->lockstep = true;
+        else if (n == 4 && strncmp(word, "perf", 4) == 0)
+            *perf = true;
+        else if (n != 9 || strncmp(word, "translate", 9) != 0)
+            return err_set(
+                e, EINVAL,
+                "UMBRA_SOFT in the environment has \"%.*s\": it can have step, lockstep, translate and perf, with commas between", n, word);
+        word += n + (word[n] == ',');
+    }
+    return 0;
+}
+
+static int make_perf_map(struct soft_vm *svm, struct err *e)
+{
+    svm->perf_map = perf_map_new(e);
+    if (!svm->perf_map)
+        return -EIO;
+    perf_map_add(svm->perf_map, svm->cache->mem.rx, svm->cache->common, "umbra:exit");
+    return 0;
 }
 
 static int soft_vm_init(struct vm *vm, struct err *e)
 {
     struct soft_vm *svm = calloc(1, sizeof(*svm));
+    bool perf = false;
     int error;
 
     if (!svm)
@@ -82,15 +112,13 @@ static int soft_vm_init(struct vm *vm, struct err *e)
     svm->mem = &vm->mem;
     svm->many = vm->config.cpus > 1;
     svm->count_insns = vm->config.stats;
-    read_mode(svm);
-    if (svm->lockstep && vm->config.cpus > 1) {
-        soft_vm_fini(vm);
-        return err_set(e, EINVAL, "UMBRA_SOFT=lockstep compares what one CPU does: it needs --cpus 1");
-    }
+    error = read_mode(svm, &perf, e);
+    if (!error && svm->lockstep && vm->config.cpus > 1)
+        error = err_set(e, EINVAL, "UMBRA_SOFT=lockstep compares what one CPU does: it needs --cpus 1");
     svm->cache = calloc(1, sizeof(*svm->cache));
-    if (!svm->cache)
+    if (!error && !svm->cache)
         error = err_set(e, ENOMEM, "cannot allocate the code cache's state");
-    else
+    if (!error)
         error = tsc_init(svm, e);
     if (!error)
         error = soft_cpuid_init(svm, e);
@@ -98,6 +126,8 @@ static int soft_vm_init(struct vm *vm, struct err *e)
         error = smc_init(svm, e);
     if (!error)
         error = cache_init(svm, e);
+    if (!error && perf)
+        error = make_perf_map(svm, e);
     if (error) {
         soft_vm_fini(vm);
         return error;
@@ -200,6 +230,8 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)
     error = allocate(cpu, e);
     if (!error)
         error = step_init(cpu, e);
+    if (!error && svm->perf_map)
+        perf_map_add(svm->perf_map, cpu->exec->stubs.rx, cpu->exec->stubs.size, "umbra:stubs");
     if (!error)
         error = mmu_init(cpu, e);
     if (!error)

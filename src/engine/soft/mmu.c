@@ -155,10 +155,16 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
 {
     struct span span;
     bool filled;
+    int rc = walk_and_fill(cpu, gva, access, &span, &filled);
 
-    if (walk_and_fill(cpu, gva, access, &span, &filled) == SOFT_OK && filled)
+    if (rc == SOFT_OK && filled)
         return SOFT_OK;
-    cpu->stats.shadow_fills_failed++;
+    if (rc != SOFT_OK)
+        cpu->stats.misses_faulted++;
+    else if (!span.hva)
+        cpu->stats.misses_device++;
+    else
+        cpu->stats.misses_protected++;
     shadow_note_miss(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
     if (cpu->mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);
@@ -344,6 +350,7 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
         struct mmu_mapping m;
         int rc = mmu_walk(cpu, gva, MMU_FETCH, &m);
 
+        cpu->stats.fetch_walks++;
         if (rc != SOFT_OK)
             return rc;
         r = ram_find(cpu->svm->mem, m.gpa);
@@ -403,6 +410,7 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
 
     cpu->stats.flushes_page++;
     if (shadow_flush_page(&cpu->mmu->shadow, gva)) {
+        cpu->stats.flushes_large_page++;
         fetch_flush(cpu->mmu, false);
         fetch_flush(cpu->mmu, true);
         jump_flush_all(cpu);
@@ -424,6 +432,11 @@ void mmu_maintain(struct soft_cpu *cpu)
         return;
     soft_vec_park(cpu);
     shadow_maintain(&cpu->mmu->shadow);
+}
+
+const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *cpu)
+{
+    return &cpu->mmu->shadow.counts;
 }
 
 uint64_t *mmu_table(struct soft_cpu *cpu, bool user)

@@ -69,6 +69,9 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */
 
+struct shadow_counts;
+const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *); /* shadow.h */
+
 /*
  * Work that the paths above put off because it calls the kernel. The run loop calls it when attention was
  * set; parks the vectors.

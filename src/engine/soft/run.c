@@ -11,6 +11,7 @@
 #include "engine/soft/switch.h"
 #include "engine/soft/sys_desc.h"
 #include "engine/soft/translate.h"
+#include "engine/soft/tsc.h"
 
 /* --- events --- */
 
@@ -144,7 +145,13 @@ static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 static void enter(struct soft_cpu *cpu, const void *code)
 {
     soft_vec_unpark(cpu);
+    if (!cpu->svm->count_insns) {
+        switch_to_code(cpu, code);
+        return;
+    }
+    uint64_t start = tsc_host();
     switch_to_code(cpu, code);
+    cpu->stats.code_ticks += tsc_host() - start;
 }
 
 /* In another mode the same rip means another block. */
@@ -191,6 +198,7 @@ static int handle_miss(struct soft_cpu *cpu, uint64_t exit)
     unsigned size = exit >> 5 & 0x7f;
     bool crosses = ((gva ^ (gva + size - 1)) & ~PAGE_MASK) != 0;
 
+    cpu->stats.misses_crossing += crosses;
     if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
         return step_at(cpu, (uint32_t)exit >> 12);
     return SOFT_SLOW; /* once more */
@@ -225,6 +233,7 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
         enter(cpu, code);
         uint64_t exit = SLOT(cpu, CTX_EXIT);
         int result;
+        cpu->stats.code_exits[exit & 7]++;
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return SOFT_OK;
         case CODE_EXIT_LINK: resolve_link(cpu, mode, exit); return SOFT_OK;
@@ -257,6 +266,7 @@ static int run_some(struct soft_cpu *cpu)
 int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
 {
     struct soft_cpu *cpu = vcpu->engine_data;
+    uint64_t start = tsc_host();
     int result = SOFT_OK;
 
     cpu->exit = exit;
@@ -268,7 +278,9 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
         if (result == SOFT_EXIT)
             break;
         if (cpu->halted || cpu->wait_for_sipi) {
+            cpu->stats.run_ticks += tsc_host() - start;
             run_sleep(cpu);
+            start = tsc_host();
             continue;
         }
         result = run_some(cpu);
@@ -276,6 +288,7 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
             break;
     }
     soft_vec_park(cpu);
+    cpu->stats.run_ticks += tsc_host() - start;
     smp_leave(cpu);
     return 0;
 }

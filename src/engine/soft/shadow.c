@@ -115,6 +115,7 @@ static void list_forget(struct soft_shadow *s, struct shadow_list *list)
 
 static void list_flush(struct soft_shadow *s, struct shadow_list *list)
 {
+    s->counts.flushed += list->count - 1;
     for (uint32_t i = 1; i < list->count; i++) {
         uint64_t record = list->records[i];
         uint64_t *entry = &s->table[!!(record & RECORD_USER)][record & RECORD_INDEX];
@@ -168,8 +169,10 @@ void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
     uint32_t next;
 
     BUG_ON(f->page >= s->page_count);
-    if (list->count == SHADOW_RECORDS)
+    if (list->count == SHADOW_RECORDS) {
+        s->counts.full++;
         list_flush(s, list);
+    }
 
     head = list->heads[f->page];
     next = head >> 32 == list->gen ? (uint32_t)head : 0;
@@ -263,5 +266,6 @@ bool shadow_maintain(struct soft_shadow *s)
     BUG_ON(reserve(GIANT_COUNT, s->giants) != s->giants);
     s->populated = 0;
     s->reclaim = false;
+    s->counts.reclaims++;
     return true;
 }

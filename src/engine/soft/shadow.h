@@ -39,6 +39,12 @@ struct shadow_list {
     uint64_t *heads;   /* per guest page: generation << 32 | first record */
 };
 
+struct shadow_counts {
+    uint64_t flushed;  /* entries that flushes of a list zeroed */
+    uint64_t full;     /* lists that were flushed for want of room */
+    uint64_t reclaims; /* of table memory, which empties everything */
+};
+
 struct soft_shadow {
     uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES. One reservation */
     struct shadow_list list[2]; /* [global] */
@@ -47,6 +53,7 @@ struct soft_shadow {
     uint64_t page_count;        /* of guest memory */
     uint32_t populated;         /* table pages */
     bool reclaim;               /* populated went past its limit: shadow_maintain() has work */
+    struct shadow_counts counts;
 };
 
 int shadow_init(struct soft_shadow *, uint64_t page_count, struct err *);

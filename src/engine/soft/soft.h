@@ -45,9 +45,14 @@ struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entrie
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t shadow_fills, shadow_fills_failed, flushes_all, flushes_nonglobal, flushes_page, page_walks;
+    uint64_t code_exits[8]; /* from translated code, by enum code_exit */
+    uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
+    /* What translated code missed and a fill could not serve: the guest's own fault, a device, a page that may not be written here. */
+    uint64_t misses_faulted, misses_device, misses_protected, misses_crossing;
     uint64_t exceptions[32], interrupts, nmis, software_interrupts;
-    uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cpuids, hlts;
+    uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cr3_writes, cr4_writes, invpcids, cpuids, hlts;
+    uint64_t run_ticks, translate_ticks; /* host TSC, on the way outside of sleep, and within the translator */
+    uint64_t code_ticks;                 /* within translated code; only while soft_vm.count_insns */
 };
 
 struct soft_cpu {
@@ -130,17 +135,18 @@ struct soft_vm {
     unsigned cpu_count;
     struct soft_cpu *cpus[VCPU_MAX];
     uint64_t tsc_hz;
-    uint64_t tsc_mult;        /* ns per tick << 48 */
-    uint64_t tsc_base;        /* host TSC when the VM's clock (kvmclock) was 0 */
-    struct soft_pages *pages; /* smc.h: per guest page: holds code?, which shadow entries map it */
-    struct soft_cache *cache; /* cache.h: translated code */
-    bool many;                /* vCPUs, that is: spinning may be waiting for one that does not run */
-    bool count_insns;         /* translated code counts what it executes */
-    bool step_only;           /* no translation */
-    bool lockstep;            /* every block is compared with step */
-    struct soft_cpuid *cpuid; /* cpuid.h: the CPU model */
-    atomic_uint code_lock;    /* smp.h: the code cache changes under it */
-    bool extint_level;        /* the 8259's INTR */
+    uint64_t tsc_mult;         /* ns per tick << 48 */
+    uint64_t tsc_base;         /* host TSC when the VM's clock (kvmclock) was 0 */
+    struct soft_pages *pages;  /* smc.h: per guest page: holds code?, which shadow entries map it */
+    struct soft_cache *cache;  /* cache.h: translated code */
+    bool many;                 /* vCPUs, that is: spinning may be waiting for one that does not run */
+    bool count_insns;          /* translated code counts what it executes */
+    bool step_only;            /* no translation */
+    bool lockstep;             /* every block is compared with step */
+    struct soft_cpuid *cpuid;  /* cpuid.h: the CPU model */
+    struct perf_map *perf_map; /* perf_map.h; NULL unless wanted */
+    atomic_uint code_lock;     /* smp.h: the code cache changes under it */
+    bool extint_level;         /* the 8259's INTR */
 };
 
 /* --- vectors: switch.S, vec.c --- */

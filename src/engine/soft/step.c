@@ -31,7 +31,7 @@ int step_init(struct soft_cpu *cpu, struct err *e)
     exec->bounce = aligned_alloc(PAGE_SIZE, BOUNCE_BYTES);
     if (!exec->bounce)
         return err_set(e, ENOMEM, "cannot allocate the operand buffer");
-    return codemem_init(&exec->stubs, "umbra-stubs", STEP_CACHE_ENTRIES * STEP_STUB_BYTES, e);
+    return codemem_init(&exec->stubs, STEP_CACHE_ENTRIES * STEP_STUB_BYTES, e);
 }
 
 void step_fini(struct soft_cpu *cpu)
@@ -450,6 +450,7 @@ static int step_insn(struct soft_cpu *cpu)
         result = step_fetch(cpu, &entry);
     if (result != SOFT_OK)
         return result;
+    cpu->exec->counts[entry->insn.mnemonic]++;
     cpu->next_rip = cpu->rip + entry->insn.len;
     if (cpu->code_bits != 64)
         cpu->next_rip = (uint32_t)cpu->next_rip;

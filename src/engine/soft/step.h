@@ -15,9 +15,10 @@ struct step_entry {
 };
 
 struct soft_exec {
-    struct step_entry *entries; /* direct-mapped by gpa */
-    struct codemem stubs;       /* one slot an entry */
-    uint8_t *bounce;            /* 64-aligned; memory operands that cross pages or meet devices */
+    struct step_entry *entries;                    /* direct-mapped by gpa */
+    struct codemem stubs;                          /* one slot an entry */
+    uint64_t counts[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* instructions, by mnemonic */
+    uint8_t *bounce;                               /* 64-aligned; memory operands that cross pages or meet devices */
 };
 
 int step_init(struct soft_cpu *, struct err *);

@@ -111,6 +111,7 @@ int sys_write_cr3(struct soft_cpu *cpu, uint64_t value)
         return gp0(cpu);
     cpu->cr3 = cpu->long_mode ? value : (uint32_t)value;
     cpu->stats.cr_writes++;
+    cpu->stats.cr3_writes++;
     mmu_flush_nonglobal(cpu);
     return SOFT_OK;
 }
@@ -129,6 +130,7 @@ int sys_write_cr4(struct soft_cpu *cpu, uint64_t value)
         return gp0(cpu);
     cpu->cr4 = value;
     cpu->stats.cr_writes++;
+    cpu->stats.cr4_writes++;
     soft_mode_update(cpu);
     if (changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_LA57))
         mmu_flush_all(cpu);
@@ -330,6 +332,7 @@ int sys_invpcid(struct soft_cpu *cpu, const struct insn *insn)
         return gp0(cpu);
     if (type <= INVPCID_ONE && !(cpu->cr4 & CR4_PCIDE) && pcid)
         return gp0(cpu);
+    cpu->stats.invpcids++;
     switch (type) {
     case INVPCID_ADDRESS:
         if (!gva_is_canonical(gva))

@@ -6,8 +6,10 @@
 #include "base/bug.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/perf_map.h"
 #include "engine/soft/smc.h"
 #include "engine/soft/smp.h"
+#include "engine/soft/tsc.h"
 
 #define ATTENTION_DISP ((int32_t)offsetof(struct soft_cpu, attention) - CTX_BIAS)
 
@@ -274,6 +276,7 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     struct soft_cache *cache = cpu->svm->cache;
     struct trans *t = cpu->trans;
     struct block *b = &cache->blocks[atomic_load_explicit(&cache->block_count, memory_order_relaxed)];
+    uint64_t start = tsc_host();
 
     BUG_ON(cpu->vec_live);
     *b = (struct block){.gpa = gpa, .mode = mode, .code = cache->mem.rx + cache->used};
@@ -297,6 +300,9 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     cache_insert(cpu->svm, b);
     cpu->stats.blocks_translated++;
     cpu->stats.bytes_translated += b->guest_bytes;
+    cpu->stats.translate_ticks += tsc_host() - start;
+    if (cpu->svm->perf_map)
+        perf_map_add_block(cpu->svm->perf_map, b, cpu->rip);
     return b;
 }
 
