@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,18 @@ PASSED = 1  # the debug-exit port's 0, as (v << 1) | 1
 # Guests whose end is the point: what becomes of them instead of a total.
 ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
 NEVER_ENDS = {"spin"}
+# What a guest finds as opt/umbra/test.
+FW_CFG_FILE = b"what the host wrote\n"
 
 
 def run(image, mode, timeout=TIMEOUT_S):
-    command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode}", "--debug-exit", "--no-reboot", "--console", "tty"]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
-                          env={**os.environ, "UMBRA_SOFT": mode})
+    with tempfile.NamedTemporaryFile(prefix="umbra-guest-") as f:
+        f.write(FW_CFG_FILE)
+        f.flush()
+        command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode}", "--debug-exit", "--no-reboot", "--console", "tty",
+                   "--fw-cfg", f"opt/umbra/test={f.name}"]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                              env={**os.environ, "UMBRA_SOFT": mode})
 
 
 def report(result):
