@@ -19,6 +19,8 @@ enum config_net_kind { NET_USER, NET_TAP, NET_FD };
 #define CONFIG_CPUS_MAX 64
 #define CONFIG_PINS_MAX 64
 #define CONFIG_HOST_CPUS_MAX 1024
+#define CONFIG_FW_CFG_MAX 32
+#define CONFIG_FW_CFG_NAME_MAX 55 /* characters */
 
 struct config_disk {
     char *path;
@@ -54,6 +56,12 @@ struct config_pin {
     unsigned first, last;
 };
 
+/* A file of the firmware configuration device. */
+struct config_fw_cfg {
+    char *name; /* as the guest finds it */
+    char *path;
+};
+
 struct config {
     char *name; /* default: "umbra-<pid>" */
     enum config_engine engine;
@@ -76,6 +84,8 @@ struct config {
     bool rng;
     uint64_t rng_rate; /* bytes per second; 0 = no limit */
     enum config_queue_work queue_work;
+    struct config_fw_cfg fw_cfg[CONFIG_FW_CFG_MAX];
+    unsigned fw_cfg_count;
     bool no_reboot;
     bool debug_exit;
     bool stats;

@@ -212,6 +212,10 @@ const struct config_option config_options[] = {
      .words = "on off", .set_items = set_rng},
     {"queue-work", CONFIG_TEXT, "loop|inline", "who does the work of virtio queues: the I/O thread (default),\nor the CPU that asks for it",
      .set = set_queue_work, .words = "loop inline"},
+    {"fw-cfg", CONFIG_LIST, "NAME=FILE",
+     "a file that the guest finds by NAME (at most 55 characters,\nsuch as opt/org.example/x) in QEMU's firmware configuration\n"
+     "device; up to 32; a comma is written twice. In JSON an object\nof names",
+     .words = CONFIG_FILES, .set_items = config_add_fw_cfg, .clear = config_clear_fw_cfg},
     {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", .set = set_no_reboot},
     {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1",
      .set = set_debug_exit},
@@ -250,6 +254,7 @@ void config_fini(struct config *c)
     free(c->stats_path);
     config_clear_disks(c);
     config_clear_nets(c);
+    config_clear_fw_cfg(c);
     *c = (struct config){0};
 }
 

@@ -65,7 +65,7 @@ int config_item_text(const struct config_item *, const char *what, struct err *w
 /* No key but this one may come twice. */
 int config_items_once(const struct config_items *, const char *repeatable, struct err *why);
 
-/* The settings of config/cpus.c, config/disk.c and config/net.c. */
+/* The settings of config/cpus.c, config/disk.c, config/net.c and config/fw_cfg.c. */
 int config_set_cpus(struct config *, const struct config_items *, struct err *why);
 int config_set_pins(struct config *, bool on, const char *value, struct err *why);
 int config_check_pins(const struct config *, struct err *);
@@ -75,6 +75,9 @@ int config_check_disks(const struct config *, struct err *);
 int config_add_net(struct config *, const struct config_items *, struct err *why);
 void config_clear_nets(struct config *);
 int config_check_nets(const struct config *, struct err *);
+int config_add_fw_cfg(struct config *, const struct config_items *, struct err *why);
+void config_clear_fw_cfg(struct config *);
+int config_check_fw_cfg(const struct config *, struct err *);
 
 /* "512M", "1G", "2048K", "1T" or bytes. 0, -EINVAL (no size) or -ERANGE (beyond 64 bits). */
 int config_parse_size(const char *text, uint64_t *bytes);

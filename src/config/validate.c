@@ -48,5 +48,7 @@ int config_validate(const struct config *c, struct err *e)
         return err_set(e, EINVAL, "the console and the statistics cannot both be written to %.200s: give --stats another file",
                        c->stats_path);
     error = config_check_disks(c, e);
-    return error ? error : config_check_nets(c, e);
+    if (!error)
+        error = config_check_nets(c, e);
+    return error ? error : config_check_fw_cfg(c, e);
 }

@@ -324,6 +324,7 @@ static const struct part {
     {"reset_ctl", reset_ctl_part_init, reset_ctl_part_fini, DEVICE(reset_ctl_device, reset_ctl)},
     {"acpi_pm", acpi_pm_part_init, acpi_pm_part_fini, DEVICE(acpi_pm_device, acpi_pm)},
     {"debug_exit", .init = debug_exit_part_init, .fini = debug_exit_part_fini},
+    {"fw_cfg", machine_fw_cfg_init, machine_fw_cfg_fini, DEVICE(fw_cfg_device, fw_cfg)},
     {"pci", pci_init, pci_fini, DEVICE(pci_host_device, pci)},            /* forwards to reset_ctl */
     {"virtio", .init = machine_virtio_init, .fini = machine_virtio_fini}, /* opens disks and networks; adds its devices itself */
     {"boot", .init = place_kernel}, /* last, but not later: a kernel that does not fit is found out here */

@@ -5,6 +5,7 @@
 #include "chipset/acpi_pm.h"
 #include "chipset/cmos.h"
 #include "chipset/debug_exit.h"
+#include "chipset/fw_cfg.h"
 #include "chipset/i8042.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
@@ -53,6 +54,8 @@ struct machine {
     struct reset_ctl reset_ctl;
     struct acpi_pm acpi_pm;
     struct debug_exit debug_exit;
+    struct fw_cfg fw_cfg;
+    uint8_t *fw_cfg_data[CONFIG_FW_CFG_MAX]; /* what is in its files; owned */
     struct pci_host pci;
     struct machine_virtio virtio[PCI_SLOTS];
     unsigned virtio_count;
@@ -89,6 +92,10 @@ void machine_add_device(struct machine *, const struct device_ops *, void *dev);
 /* The virtio devices of the configuration, on m->pci (machine/virtio.c). 0 or -errno, with nothing left behind. */
 int machine_virtio_init(struct machine *, struct err *);
 void machine_virtio_fini(struct machine *);
+
+/* The firmware configuration device with its files (machine/fw_cfg.c). 0 or -errno, with nothing left behind. */
+int machine_fw_cfg_init(struct machine *, struct err *);
+void machine_fw_cfg_fini(struct machine *);
 
 /* What its console devices call (machine/consoles.c): m->consoles, with a look for a panic. */
 struct uart16550_host machine_serial_host(struct machine *);

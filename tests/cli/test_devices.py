@@ -135,3 +135,11 @@ def test_a_file_lists_devices_and_flags_replace_the_list(umbra, kernel, disk, tm
     assert umbra("run", "--config", "vm.json", "--disk", "a.img", "--net", "none").returncode == 0
     groups = set(json.loads((tmp_path / "s.json").read_text()))
     assert "blk0" in groups and not {"blk1", "net0"} & groups
+
+
+def test_fw_cfg_files_that_cannot_be_read(bad, tmp_path):
+    bad(["--fw-cfg", "none.bin", "No such file"], "--fw-cfg", "opt/a=none.bin")
+    bad(["/usr", "directory"], "--fw-cfg", "opt/a=/usr")
+    with open(tmp_path / "big", "wb") as f:
+        f.truncate((64 << 20) + 1)
+    bad(["big", "64M"], "--fw-cfg", "opt/a=big")

@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,18 @@ ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
 NEVER_ENDS = {"spin"}
 # Guests of several CPUs. Lockstep is for one.
 SEVERAL_CPUS = {"smp", "smp_litmus"}
+# What a guest finds as opt/umbra/test.
+FW_CFG_FILE = b"what the host wrote\n"
 
 
 def run(image, mode, timeout=TIMEOUT_S, cpus="1"):
-    command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
-               "--no-reboot", "--console", "tty"]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
-                          env={**os.environ, "UMBRA_SOFT": mode})
+    with tempfile.NamedTemporaryFile(prefix="umbra-guest-") as f:
+        f.write(FW_CFG_FILE)
+        f.flush()
+        command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
+                   "--no-reboot", "--console", "tty", "--fw-cfg", f"opt/umbra/test={f.name}"]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                              env={**os.environ, "UMBRA_SOFT": mode})
 
 
 def report(result):

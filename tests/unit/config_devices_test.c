@@ -102,6 +102,78 @@ static void invalid(struct config *c, const char *what)
         fail_msg("\"%s\" wanted, the sentence is: %s", what, e.text);
 }
 
+/* --- files for the firmware configuration device --- */
+
+#define NAME_55 "opt/a-name-that-is-just-as-long-as-a-name-is-allowed-to"
+
+static void fw_cfg_files_have_names(void **state)
+{
+    struct config *c = *state;
+
+    assert_int_equal(strlen(NAME_55), CONFIG_FW_CFG_NAME_MAX);
+    ok(c, "fw-cfg", "opt/a=/etc/hostname");
+    ok(c, "fw-cfg", NAME_55 "=b=c,,d");
+    ok(c, "fw-cfg", "opt/x=1,opt/y=2");
+    assert_int_equal(c->fw_cfg_count, 4);
+    assert_string_equal(c->fw_cfg[0].name, "opt/a");
+    assert_string_equal(c->fw_cfg[0].path, "/etc/hostname");
+    assert_string_equal(c->fw_cfg[1].name, NAME_55);
+    assert_string_equal(c->fw_cfg[1].path, "b=c,d");
+    assert_string_equal(c->fw_cfg[3].name, "opt/y");
+    valid(c);
+    json_ok(c, "{\"fw-cfg\": [{\"opt/j\": \"one\", \"opt/k\": \"t,w,o\"}, \"opt/l=three\"]}");
+    assert_int_equal(c->fw_cfg_count, 3);
+    assert_string_equal(c->fw_cfg[1].path, "t,w,o");
+    assert_string_equal(c->fw_cfg[2].name, "opt/l");
+    valid(c);
+}
+
+static void fw_cfg_names_that_no_guest_could_use_are_refused(void **state)
+{
+    struct config *c = *state;
+
+    refused(c, "fw-cfg", "opt/a", "name of a file behind 'opt/a='");
+    refused(c, "fw-cfg", "opt/a=", "name of a file behind 'opt/a='");
+    refused(c, "fw-cfg", "=f", "1 to 55 characters");
+    refused(c, "fw-cfg", NAME_55 "x=f", "1 to 55 characters");
+    refused(c, "fw-cfg", "opt/a b=f", "without spaces");
+    refused(c, "fw-cfg", "opt/\x80=f", "plain ASCII");
+    refused(c, "fw-cfg", "/a=f", "each slash");
+    refused(c, "fw-cfg", "a/=f", "each slash");
+    refused(c, "fw-cfg", "a//b=f", "each slash");
+    json_refused(c, "{\"fw-cfg\": {\"opt/a\": true}}", "name of a file behind");
+    json_refused(c, "{\"fw-cfg\": true}", "a string, an object, or an array");
+    assert_int_equal(c->fw_cfg_count, 0);
+}
+
+static void two_fw_cfg_files_do_not_share_a_name_or_a_folder(void **state)
+{
+    struct config *c = *state;
+
+    ok(c, "fw-cfg", "opt/a=f");
+    ok(c, "fw-cfg", "opt/ab=f");
+    valid(c);
+    ok(c, "fw-cfg", "opt/a=g");
+    invalid(c, "two --fw-cfg files are named opt/a");
+    config_clear_fw_cfg(c);
+    ok(c, "fw-cfg", "opt/a/b=f");
+    ok(c, "fw-cfg", "opt/a=g");
+    invalid(c, "opt/a/b and opt/a do not go together");
+}
+
+static void there_are_at_most_32_fw_cfg_files(void **state)
+{
+    struct config *c = *state;
+    char text[32];
+
+    for (unsigned i = 0; i < CONFIG_FW_CFG_MAX; i++) {
+        snprintf(text, sizeof(text), "opt/%u=f", i);
+        ok(c, "fw-cfg", text);
+    }
+    refused(c, "fw-cfg", "opt/more=f", "more than 32 files");
+    valid(c);
+}
+
 /* --- disks --- */
 
 static void a_disk_has_its_settings(void **state)
@@ -500,6 +572,10 @@ static void fini_frees_the_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        DEVICES_TEST(fw_cfg_files_have_names),
+        DEVICES_TEST(fw_cfg_names_that_no_guest_could_use_are_refused),
+        DEVICES_TEST(two_fw_cfg_files_do_not_share_a_name_or_a_folder),
+        DEVICES_TEST(there_are_at_most_32_fw_cfg_files),
         DEVICES_TEST(a_disk_has_its_settings),
         DEVICES_TEST(a_comma_in_a_path_is_written_twice_and_an_equals_sign_once),
         DEVICES_TEST(a_disk_with_something_wrong_is_refused_and_not_there),
