@@ -89,5 +89,8 @@ int config_set(struct config *, const char *key, const char *value, struct err *
 /* Cross-checks: values that contradict each other or that no machine can have. Looks at disks' files to see whether two are one. */
 int config_validate(const struct config *, struct err *);
 
+/* A VM's name: what config_validate() says of it. 0 or -EINVAL. */
+int config_check_name(const char *name, struct err *);
+
 /* The MAC address of the index-th network: the given one, or a local one that follows from the VM's name. */
 void config_net_mac(const struct config *, unsigned index, uint8_t mac[6]);

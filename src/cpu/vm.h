@@ -14,13 +14,15 @@
 enum vm_end {
     VM_RUNNING,
     VM_END_POWEROFF,     /* the guest switched itself off: 0 */
-    VM_END_RESET,        /* reset requested; becomes an end with --no-reboot: 0 */
+    VM_END_RESET,        /* reset requested; becomes an end with --no-reboot unless value is VM_RESET_BY_HOST: 0 */
     VM_END_QUIT,         /* somebody on the host ended it; value is the status: 0 for Ctrl-a x, 128 + a signal's number */
     VM_END_DEBUG_EXIT,   /* (value << 1) | 1 */
     VM_END_TRIPLE_FAULT, /* 3 */
     VM_END_PANIC,        /* the guest said that it panicked: 4 */
     VM_END_INTERNAL,     /* the engine gave up: 5 */
 };
+
+#define VM_RESET_BY_HOST 1
 
 /* What the interrupt controllers outside the engine offer to it. */
 struct vm_irqchip {
