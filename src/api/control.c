@@ -17,9 +17,10 @@
 
 static const char no_memory[] = "{\"ok\":false,\"error\":\"the VM's process has no memory for the answer\"}";
 
-/* The client is freed. */
-static void hang_up(struct control_client *client)
+void control_hang_up(struct control_client *client)
 {
+    if (client->console)
+        control_console_detach(client);
     loop_remove_fd(client->control->machine->vm.loop, &client->fd);
     close(client->fd.fd);
     client->control->clients[client->place] = NULL;
@@ -29,7 +30,7 @@ static void hang_up(struct control_client *client)
 
 /* --- out --- */
 
-static void watch(struct control_client *client, uint32_t events)
+void control_watch(struct control_client *client, uint32_t events)
 {
     if (client->fd.events == events)
         return;
@@ -46,11 +47,11 @@ static bool write_out(struct control_client *client)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
-            watch(client, EPOLLOUT);
+            control_watch(client, EPOLLOUT);
             return true;
         }
         if (n < 0) {
-            hang_up(client);
+            control_hang_up(client);
             return false;
         }
         client->out_at += (size_t)n;
@@ -58,10 +59,10 @@ static bool write_out(struct control_client *client)
     free(client->out);
     client->out = NULL;
     if (client->hang_up) {
-        hang_up(client);
+        control_hang_up(client);
         return false;
     }
-    watch(client, EPOLLIN);
+    control_watch(client, EPOLLIN);
     return true;
 }
 
@@ -87,7 +88,7 @@ static bool answer(struct control_client *client, json_t *object)
 {
     client->out = make_line(object);
     if (!client->out) {
-        hang_up(client);
+        control_hang_up(client);
         return false;
     }
     client->out_at = 0;
@@ -148,6 +149,10 @@ static void serve_lines(struct control_client *client)
             return;
         client->in_len -= len + 1;
         memmove(client->in, end + 1, client->in_len);
+        if (client->console) {
+            control_console_begin(client);
+            return;
+        }
     }
     if (!client->out && client->in_len == sizeof(client->in))
         refuse_long_line(client);
@@ -160,9 +165,17 @@ static void on_client(struct loop_fd *fd, uint32_t events)
 
     if (client->out) {
         if (events & (EPOLLERR | EPOLLHUP))
-            hang_up(client);
-        else if (write_out(client))
+            control_hang_up(client);
+        else if (!write_out(client))
+            return;
+        else if (client->console)
+            control_console_ready(client, 0);
+        else
             serve_lines(client); /* those that had come already */
+        return;
+    }
+    if (client->console) {
+        control_console_ready(client, events);
         return;
     }
     n = recv(fd->fd, client->in + client->in_len, sizeof(client->in) - client->in_len, MSG_DONTWAIT);
@@ -170,7 +183,7 @@ static void on_client(struct loop_fd *fd, uint32_t events)
         client->in_len += (size_t)n;
         serve_lines(client);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-        hang_up(client);
+        control_hang_up(client);
     }
 }
 
@@ -255,6 +268,11 @@ static void on_connection(struct loop_fd *listener, uint32_t events)
 
 /* --- life --- */
 
+struct machine_consoles control_consoles(struct control *c, const struct machine_consoles *host)
+{
+    return console_share_init(&c->share, host);
+}
+
 int control_init(struct control *c, const char *name, struct err *e)
 {
     *c = (struct control){.name = name, .lock = -1, .listener = {.fd = -1, .events = EPOLLIN, .ready = on_connection}};
@@ -270,6 +288,7 @@ int control_start(struct control *c, struct machine *machine, struct err *e)
     int error;
 
     c->machine = machine;
+    console_share_start(&c->share, machine);
     loop_timer_init(machine->vm.loop, &c->rested, on_rested);
     c->listener.fd = folder_listen(c->folder, c->name, e);
     if (c->listener.fd < 0)
@@ -287,8 +306,11 @@ void control_stop(struct control *c)
     }
     c->listener.fd = -1;
     for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-        if (c->clients[i])
-            hang_up(c->clients[i]);
+        if (c->clients[i]) {
+            if (c->clients[i]->console)
+                control_console_flush(c->clients[i]);
+            control_hang_up(c->clients[i]);
+        }
 }
 
 void control_fini(struct control *c)

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include "api/control.h"
+#include "api/text_screen.h"
 #include "base/clock.h"
+#include "cpu/stats.h"
 
 typedef int carry_out(struct control_client *, const struct control_request *, json_t *answer, struct err *);
 
@@ -92,9 +94,71 @@ static int quit(struct control_client *client, const struct control_request *req
     return 0;
 }
 
+static int statistics(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    struct vm *vm = &client->control->machine->vm;
+    json_t *stats;
+    int error = stats_json(vm, &stats, e);
+
+    (void)request;
+    if (!error)
+        error = put(answer, "stats", stats, e);
+    return error ? error : put(answer, "state", json_string(state_name(vm)), e);
+}
+
+/* Rows of text, and of the cells' attributes in hexadecimal. */
+static int screen(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    json_t *text = json_array(), *attributes = json_array();
+    int error;
+
+    (void)request;
+    for (unsigned row = 0; row < TEXT_SCREEN_ROWS; row++) {
+        uint8_t cells[TEXT_SCREEN_ROW_BYTES];
+        char line[TEXT_SCREEN_LINE], colours[TEXT_SCREEN_COLUMNS * 2 + 1];
+
+        /* Not atomic: the guest may be writing to it. */
+        if (mem_read(&client->control->machine->vm.mem, TEXT_SCREEN_GPA + row * TEXT_SCREEN_ROW_BYTES, cells, sizeof(cells)) != 0) {
+            json_decref(text);
+            json_decref(attributes);
+            return err_set(e, ENXIO, "this VM has no memory where the text screen would be");
+        }
+        text_screen_line(cells, line);
+        text_screen_attributes(cells, colours);
+        json_array_append_new(text, json_string(line));
+        json_array_append_new(attributes, json_string(colours));
+    }
+    error = put(answer, "text", text, e);
+    return put(answer, "attributes", attributes, e) == 0 ? error : -ENOMEM;
+}
+
+static int console(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    bool virtio = client->control->machine->virtio_console != NULL;
+    int error = control_console_attach(client, e);
+
+    (void)request;
+    return error ? error : put(answer, "console", json_string(virtio ? "virtio" : "serial"), e);
+}
+
+static int send_break(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    (void)request, (void)answer;
+    return console_share_break(&client->control->share) ? 0 : err_set(e, EAGAIN, "the guest takes no input now");
+}
+
+static int resize(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    (void)answer;
+    if (console_share_resize(&client->control->share, (uint16_t)request->number[0], (uint16_t)request->number[1]))
+        return 0;
+    return err_set(e, ENOTSUP, "the VM's console is a serial line, which does not tell the size of a window");
+}
+
 static carry_out *const commands[CONTROL_KIND_COUNT] = {
-    [CONTROL_INFO] = info,   [CONTROL_PAUSE] = pause_vm, [CONTROL_RESUME] = resume_vm, [CONTROL_POWER_BUTTON] = power_button,
-    [CONTROL_RESET] = reset, [CONTROL_NMI] = nmi,        [CONTROL_QUIT] = quit,
+    [CONTROL_INFO] = info,     [CONTROL_PAUSE] = pause_vm,  [CONTROL_RESUME] = resume_vm, [CONTROL_POWER_BUTTON] = power_button,
+    [CONTROL_RESET] = reset,   [CONTROL_NMI] = nmi,         [CONTROL_QUIT] = quit,        [CONTROL_STAT] = statistics,
+    [CONTROL_SCREEN] = screen, [CONTROL_CONSOLE] = console, [CONTROL_BREAK] = send_break, [CONTROL_RESIZE] = resize,
 };
 
 int control_carry_out(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)

@@ -13,11 +13,14 @@ struct parameter {
 
 static const struct {
     struct parameter numbers[CONTROL_NUMBERS_MAX]; /* the first without a name ends them */
-} shapes[CONTROL_KIND_COUNT];
+} shapes[CONTROL_KIND_COUNT] = {
+    [CONTROL_RESIZE] = {{{"columns", 0, UINT16_MAX}, {"rows", 0, UINT16_MAX}}},
+};
 
 const char *const control_request_names[CONTROL_KIND_COUNT] = {
-    [CONTROL_INFO] = "info",   [CONTROL_PAUSE] = "pause", [CONTROL_RESUME] = "resume", [CONTROL_POWER_BUTTON] = "power-button",
-    [CONTROL_RESET] = "reset", [CONTROL_NMI] = "nmi",     [CONTROL_QUIT] = "quit",
+    [CONTROL_INFO] = "info",     [CONTROL_PAUSE] = "pause",     [CONTROL_RESUME] = "resume", [CONTROL_POWER_BUTTON] = "power-button",
+    [CONTROL_RESET] = "reset",   [CONTROL_NMI] = "nmi",         [CONTROL_QUIT] = "quit",     [CONTROL_STAT] = "stat",
+    [CONTROL_SCREEN] = "screen", [CONTROL_CONSOLE] = "console", [CONTROL_BREAK] = "break",   [CONTROL_RESIZE] = "resize",
 };
 
 /* What a sentence may quote of a client's text: printable, and not much of it. */

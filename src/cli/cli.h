@@ -55,6 +55,10 @@ int cli_probe(int argc, char **argv);
 int cli_list(const struct command_args *);
 int cli_ask(const struct command_args *); /* pause, resume, reset, nmi: what needs no more than one request of the command's name */
 int cli_kill(const struct command_args *);
+int cli_stop(const struct command_args *);
+int cli_stat(const struct command_args *);
+int cli_console(const struct command_args *);
+int cli_screen(const struct command_args *);
 
 /* What was printed has arrived: EXIT_SUCCESS, or EXIT_FAILURE. */
 int cli_printed(void);

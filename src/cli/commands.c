@@ -20,6 +20,10 @@ const struct command commands[] = {
      .help = "Stops the VM's CPUs until 'umbra resume'. The guest's clocks run on, as when a host sleeps with its lid open: what\n"
              "was due meanwhile comes at once when it goes on. A reset leaves a paused VM paused."},
     {"resume", "let a paused VM go on", .act = cli_ask, .wants_vm = true, .help = "Lets a paused VM go on. One that runs is left alone."},
+    {"stop", "ask a VM's guest to switch itself off", .act = cli_stop, .wants_vm = true,
+     .help = "Presses the VM's power button and waits until its process is gone. A guest that does not switch itself off in time is\n"
+             "ended as by 'umbra kill', with a word about it. In the guest systemd, acpid or the like must listen to the button.",
+     .options = {{"timeout", "SECONDS", "how long the guest may take (default: 30)"}, {"force", NULL, "do not ask the guest"}}},
     {"reset", "reset a VM, as by its reset button", .act = cli_ask, .wants_vm = true,
      .help = "Resets the VM: the guest is given no notice, and its kernel is loaded again, with --no-reboot too."},
     {"nmi", "send an NMI to a VM's CPUs", .act = cli_ask, .wants_vm = true,
@@ -27,6 +31,23 @@ const struct command commands[] = {
     {"kill", "end a VM at once", .act = cli_kill, .wants_vm = true,
      .help = "Ends the VM without asking the guest, as if its power were cut, and waits until its process is gone. A process that\n"
              "does not answer is killed (SIGKILL)."},
+    {"console", "a VM's console, on this terminal", .act = cli_console, .wants_vm = true,
+     .help = "Shows what the guest prints from now on, and types what you type, beside the console that the VM was started with, even\n"
+             "where that is none. Several may do so at once. Without a terminal, standard input is typed, and at its end the\n"
+             "output goes on. Whoever reads too slowly misses some of it, and is told.\n\n"
+             "On a terminal, Ctrl-a is the escape key:\n"
+             "Ctrl-a d  leave the console; the VM runs on\n"
+             "Ctrl-a h  help\n"
+             "Ctrl-a b  send a break\n"
+             "Ctrl-a a  send a Ctrl-a"},
+    {"screen", "a VM's text screen", .act = cli_screen, .wants_vm = true,
+     .help = "Prints the 80x25 characters at 0xb8000, where a kernel finds the text screen of a PC, as UTF-8.",
+     .options = {{"color", NULL, "with the colours"}}},
+    {"stat", "what a VM counts", .act = cli_stat, .wants_vm = true,
+     .help = "Shows where each CPU's time goes, exits by reason with their rate and cost, the traffic of each queue, and the engine's\n"
+             "counters.",
+     .options = {{"watch", "[=SECONDS]", "again each second, or as often as said, with the rates between\ntwo looks; Ctrl-C ends it"},
+                 {"json", NULL, "the numbers as JSON, a line for each look"}}},
 };
 const unsigned command_count = ARRAY_SIZE(commands);
 

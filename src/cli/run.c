@@ -207,9 +207,11 @@ static int write_statistics(struct run *r, struct err *e)
 
 static int set_up(struct run *r, struct err *e)
 {
-    const struct machine_consoles hosts = console_hosts(&r->console, &r->config);
-    int error = machine_init_devices(&r->machine, &hosts, e);
+    struct machine_consoles hosts = console_hosts(&r->console, &r->config);
+    int error;
 
+    hosts = control_consoles(&r->control, &hosts);
+    error = machine_init_devices(&r->machine, &hosts, e);
     if (error)
         return error;
     /* Late, so that what is wrong with the rest leaves no file behind and no terminal in disorder. */

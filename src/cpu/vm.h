@@ -54,6 +54,9 @@ struct vcpu {
     /* Exits by reason and the time spent outside the guest; written by the vCPU thread only, read relaxed. */
     atomic_ulong exits[VM_EXIT_REASON_COUNT];
     atomic_ulong exit_ns[VM_EXIT_REASON_COUNT];
+    /* VM entries and the time in run(); of that the time of device accesses that the engine carried out there. Likewise. */
+    atomic_ulong entries, run_ns, access_ns;
+    atomic_ulong entered_ns; /* CLOCK_MONOTONIC of the entry that is under way; 0: outside */
 };
 
 enum vcpu_request {
