@@ -10,7 +10,7 @@
 #include "cli/ending.h"
 
 #define TIMEOUT_MS 30000
-#define AGAIN_MS 500 /* between two presses, as long as the guest does not listen */
+#define AGAIN_MS 2000 /* between two presses */
 
 /* *listens: the guest has enabled the button. 0 or -errno with a sentence. */
 static int press(struct client *client, bool *listens, struct err *e)
@@ -24,18 +24,21 @@ static int press(struct client *client, bool *listens, struct err *e)
     return 0;
 }
 
-/* A guest that is just starting does not see the button yet, and forgets what was pressed. 0 when it ended, or -errno with a sentence. */
+/*
+ * Once is not enough for a guest that is just starting: its driver forgets what was pressed before, and what it reports while nobody listens is
+ * lost. One that is shutting down does not mind. 0 when it ended, or -errno with a sentence.
+ */
 static int press_and_wait(struct client *client, int process, int timeout_ms, struct err *e)
 {
     uint64_t deadline = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS, now;
-    bool listens = false;
+    bool listens = false; /* it did, at the last press */
 
     while ((now = clock_monotonic_ns()) < deadline) {
         int left = (int)((deadline - now) / NS_PER_MS) + 1;
 
-        if (!listens && press(client, &listens, e) != 0)
+        if (press(client, &listens, e) != 0)
             return ending_wait(process, AGAIN_MS) == 0 ? 0 : -EIO; /* no answer, because it just ended? */
-        if (ending_wait(process, listens ? left : MIN(left, AGAIN_MS)) == 0)
+        if (ending_wait(process, MIN(left, AGAIN_MS)) == 0)
             return 0;
     }
     return err_set(e, ETIMEDOUT, "the guest of '%s' %s within %g s", client->name,
