@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the default guest's initramfs, build/guest/initrd.cpio.gz: busybox, guest/linux, and the cloud kernel's virtio modules.
+# Makes the default guest's initramfs, build/guest/initrd.cpio.gz: busybox, guest/linux, and modules of the cloud kernel.
 #
 # Needs no root: the archive says that everything in it is root's, and the guest's kernel makes its device nodes.
 set -eu
@@ -38,10 +38,10 @@ cp -r --remove-destination guest/linux/. "$root"
 find "$root" -type d -exec chmod 755 {} +
 chmod 1777 "$root/tmp"
 
-# Every module with virtio in its name and the modules that it needs: "A: B C" in modules.dep.
+# Every module with virtio in its name, those of the power button, and the modules that these need: "A: B C" in modules.dep.
 modules=$root/lib/modules/$version
 mkdir -p "$modules"
-awk -F: '$1 ~ /virtio/ { print $1 $2 }' "$kernel/modules/modules.dep" | tr ' ' '\n' | sed '/^$/d' | sort -u | while read -r module; do
+awk -F: '$1 ~ /virtio|\/acpi\/button\.ko|\/input\/evdev\.ko/ { print $1 $2 }' "$kernel/modules/modules.dep" | tr ' ' '\n' | sed '/^$/d' | sort -u | while read -r module; do
     mkdir -p "$modules/$(dirname "$module")"
     cp "$kernel/modules/$module" "$modules/$module"
 done

@@ -35,12 +35,34 @@ void help_umbra(FILE *f)
 {
     fputs("umbra boots unmodified Linux guests, with no hardware virtualization and no privileges.\n"
           "\n"
-          "  umbra run --kernel FILE [--initrd FILE] [--append STRING] ...\n"
-          "                  boot a guest; 'umbra run --help' lists every setting\n"
-          "  umbra probe     what this host offers, and which engine would run a guest\n"
-          "  umbra --help    this text\n"
+          "  umbra run --kernel FILE [--initrd FILE] [--append STRING] ...\n",
+          f);
+    for (unsigned i = 0; i < command_count; i++) {
+        char line[64];
+
+        snprintf(line, sizeof(line), "umbra %s%s", commands[i].name, commands[i].wants_vm ? " NAME" : "");
+        fprintf(f, "  %-22s%s\n", line, commands[i].summary);
+    }
+    fputs("  umbra --help          this text; 'umbra COMMAND --help' tells more of a command\n"
           "  umbra --version\n",
           f);
+}
+
+/* A flag and its lines of help, in two columns. */
+static void print_flag(FILE *f, const char *flag, const char *line)
+{
+    fprintf(f, "  %-30s", flag);
+    if (strlen(flag) > 29)
+        fprintf(f, "\n%32s", "");
+    for (;;) {
+        size_t len = strcspn(line, "\n");
+
+        fprintf(f, " %.*s\n", (int)len, line);
+        if (!line[len])
+            return;
+        line += len + 1;
+        fprintf(f, "%32s", "");
+    }
 }
 
 /* "--memory SIZE[,shared]", "--stats[=FILE]" */
@@ -55,22 +77,10 @@ static void flag_text(const struct config_option *o, char *buf, size_t size)
 
 static void print_option(FILE *f, const struct config_option *o)
 {
-    const char *line = o->help;
     char flag[64];
 
     flag_text(o, flag, sizeof(flag));
-    fprintf(f, "  %-30s", flag);
-    if (strlen(flag) > 29)
-        fprintf(f, "\n%32s", "");
-    for (;;) {
-        size_t len = strcspn(line, "\n");
-
-        fprintf(f, " %.*s\n", (int)len, line);
-        if (!line[len])
-            return;
-        line += len + 1;
-        fprintf(f, "%32s", "");
-    }
+    print_flag(f, flag, o->help);
 }
 
 void help_run(FILE *f)
@@ -86,6 +96,25 @@ void help_probe(FILE *f)
     fputs("umbra probe: a table of what this host offers to a VMM, and what 'umbra run --engine auto' will take.\n"
           "It changes nothing and needs no privileges.\n",
           f);
+}
+
+/* "--timeout SECONDS", "--watch[=SECONDS]" */
+static const char *command_flag_text(const struct command_option *o, char *buf, size_t size)
+{
+    snprintf(buf, size, "--%s%s%s", o->name, o->value && o->value[0] != '[' ? " " : "", o->value ? o->value : "");
+    return buf;
+}
+
+void help_command(FILE *f, const struct command *command)
+{
+    char flag[64];
+
+    fprintf(f, "umbra %s%s%s: %s.\n\n%s\n", command->name, command->wants_vm ? " NAME" : "",
+            command->options[0].name ? " [SETTING]..." : "", command->summary, command->help);
+    if (command->options[0].name)
+        fputs("\nSettings:\n", f);
+    for (const struct command_option *o = command->options; o->name; o++)
+        print_flag(f, command_flag_text(o, flag, sizeof(flag)), o->help);
 }
 
 /* --- the man page --- */
@@ -115,17 +144,40 @@ static void roff_example(FILE *f, const char *text)
     fputs(".fi\n", f);
 }
 
+static void man_commands(FILE *f)
+{
+    char flag[64];
+
+    fputs(".SH COMMANDS\n", f);
+    for (unsigned i = 0; i < command_count; i++) {
+        const struct command *command = &commands[i];
+
+        fprintf(f, ".TP\n.B umbra %s%s\n", command->name, command->wants_vm ? " NAME" : "");
+        roff(f, command->help ? command->help : command->summary);
+        fputs("\n", f);
+        for (const struct command_option *o = command->options; o->name; o++) {
+            fputs(".RS\n.TP\n.B ", f);
+            roff(f, command_flag_text(o, flag, sizeof(flag)));
+            fputc('\n', f);
+            roff(f, o->help);
+            fputs("\n.RE\n", f);
+        }
+    }
+}
+
 void help_man(FILE *f)
 {
     fprintf(f, ".TH UMBRA 1 \"\" \"umbra %s\" \"User Commands\"\n", UMBRA_VERSION);
     fputs(".SH NAME\numbra \\- virtual machine monitor that needs no hardware virtualization\n"
           ".SH SYNOPSIS\n.B umbra run\n\\-\\-kernel FILE [\\-\\-initrd FILE] [\\-\\-append STRING] [SETTING]...\n.br\n"
-          ".B umbra probe\n"
+          ".B umbra\nCOMMAND [NAME] [SETTING]...\n"
           ".SH DESCRIPTION\n"
           "Boots an unmodified Linux guest in one unprivileged process. Where the host has no hardware virtualization, the\n"
           "software engine runs it: binary translation over shadow page tables.\n"
-          ".SH SETTINGS\n",
+          "NAME is what the VM was given by \\-\\-name.\n",
           f);
+    man_commands(f);
+    fputs(".SH SETTINGS\n", f);
     for (unsigned i = 0; i < config_option_count; i++) {
         char flag[64];
 
@@ -157,16 +209,53 @@ static void completion_of(FILE *f, const struct config_option *o)
     fputs("return ;;\n", f);
 }
 
+/* Names come from the folder of running VMs: folder_path() says which it is. */
+static const char completion_names[] = "_umbra_names()\n{\n"
+                                       "    local dir=${XDG_RUNTIME_DIR-} name\n"
+                                       "    if [ -n \"$dir\" ] && [ -O \"$dir\" ]; then dir=$dir/umbra; else dir=/tmp/umbra-$EUID; fi\n"
+                                       "    for name in \"$dir\"/*.sock; do\n"
+                                       "        name=${name##*/}\n"
+                                       "        [ \"$name\" = '*.sock' ] || echo \"${name%.sock}\"\n"
+                                       "    done\n"
+                                       "}\n";
+
+static void completion_of_command(FILE *f, const struct command *command)
+{
+    fprintf(f, "    %s)\n", command->name);
+    if (command->wants_vm)
+        fputs("        if [ \"$COMP_CWORD\" -eq 2 ] && [[ $cur != -* ]]; then\n"
+              "            COMPREPLY=($(compgen -W \"$(_umbra_names)\" -- \"$cur\"))\n"
+              "            return\n"
+              "        fi\n",
+              f);
+    fputs("        COMPREPLY=($(compgen -W '--help", f);
+    for (const struct command_option *o = command->options; o->name; o++)
+        fprintf(f, " --%s", o->name);
+    fputs("' -- \"$cur\"))\n        return ;;\n", f);
+}
+
 void help_completion(FILE *f)
 {
-    fputs("# bash completion for umbra\n"
-          "_umbra()\n{\n"
+    fputs("# bash completion for umbra\n", f);
+    fputs(completion_names, f);
+    fputs("_umbra()\n{\n"
           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
-          "        COMPREPLY=($(compgen -W 'run probe --help --version' -- \"$cur\"))\n"
+          "        COMPREPLY=($(compgen -W '",
+          f);
+    for (unsigned i = 0; i < command_count; i++)
+        fprintf(f, "%s ", commands[i].name);
+    fputs("--help --version' -- \"$cur\"))\n"
           "        return\n"
           "    fi\n"
-          "    [ \"${COMP_WORDS[1]}\" = run ] || return\n"
+          "    case ${COMP_WORDS[1]} in\n",
+          f);
+    for (unsigned i = 0; i < command_count; i++)
+        if (commands[i].act)
+            completion_of_command(f, &commands[i]);
+    fputs("    run) ;;\n"
+          "    *) return ;;\n"
+          "    esac\n"
           "    case $prev in\n",
           f);
     for (unsigned i = 0; i < config_option_count; i++)

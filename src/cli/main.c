@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/nearest.h"
 #include "cli/cli.h"
 
 static int print(void (*help)(FILE *))
@@ -18,14 +19,6 @@ static void version(FILE *f)
 {
     fprintf(f, "umbra %s\n", UMBRA_VERSION);
 }
-
-static const struct {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} commands[] = {
-    {"run", cli_run},
-    {"probe", cli_probe},
-};
 
 static const struct {
     const char *name;
@@ -49,17 +42,33 @@ static bool open_standard_files(void)
     return true;
 }
 
+static int unknown_command(const char *name)
+{
+    struct nearest nearest;
+
+    nearest_begin(&nearest, name);
+    for (unsigned i = 0; i < command_count; i++)
+        nearest_offer(&nearest, commands[i].name);
+    if (nearest.found)
+        log_error("unknown command '%.100s': did you mean umbra %s?", name, nearest.found);
+    else
+        log_error("unknown command '%.100s': 'umbra --help' lists those that there are", name);
+    return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
+    const struct command *command;
+
     if (!open_standard_files())
         return EXIT_FAILURE;
     if (argc < 2) {
         log_error("a command is missing: 'umbra run' boots a guest, 'umbra --help' tells the rest");
         return EXIT_USAGE;
     }
-    for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+    command = command_find(argv[1]);
+    if (command)
+        return command_run(command, argc - 1, argv + 1);
     for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         if (strcmp(argv[1], texts[i].name) == 0) {
             if (argc == 2)
@@ -67,6 +76,5 @@ int main(int argc, char **argv)
             log_error("umbra %s takes no arguments, but was given '%.100s'", argv[1], argv[2]);
             return EXIT_USAGE;
         }
-    log_error("unknown command '%.100s': there are run and probe; 'umbra --help' tells more", argv[1]);
-    return EXIT_USAGE;
+    return unknown_command(argv[1]);
 }

@@ -9,7 +9,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "api/control.h"
 #include "base/log.h"
+#include "base/nearest.h"
 #include "cli/cli.h"
 #include "cli/console.h"
 #include "cli/host_kvm.h"
@@ -22,50 +24,21 @@ struct run {
     struct config config;
     struct machine machine;
     struct console console;
+    struct control control;
     struct loop_fd signals;
 };
 
 /* --- the command line --- */
 
-/* How many edits turn a into b; a small dynamic program, for names of some twenty letters. */
-static unsigned distance(const char *a, const char *b)
-{
-    unsigned row[64];
-    size_t len = strlen(b);
-
-    if (len >= ARRAY_SIZE(row))
-        return UINT32_MAX;
-    for (unsigned j = 0; j <= len; j++)
-        row[j] = j;
-    for (unsigned i = 1; a[i - 1]; i++) {
-        unsigned diagonal = row[0];
-
-        row[0] = i;
-        for (unsigned j = 1; j <= len; j++) {
-            unsigned replace = diagonal + (a[i - 1] != b[j - 1]);
-
-            diagonal = row[j];
-            row[j] = MIN(MIN(row[j], row[j - 1]) + 1, replace);
-        }
-    }
-    return row[len];
-}
-
 static int unknown_option(const char *key, struct err *e)
 {
-    const char *nearest = NULL;
-    unsigned best = 3;
+    struct nearest nearest;
 
-    for (unsigned i = 0; i < config_option_count; i++) {
-        unsigned d = distance(key, config_options[i].key);
-
-        if (d < best) {
-            best = d;
-            nearest = config_options[i].key;
-        }
-    }
-    if (nearest)
-        return err_set(e, EINVAL, "unknown option --%.100s: did you mean --%s?", key, nearest);
+    nearest_begin(&nearest, key);
+    for (unsigned i = 0; i < config_option_count; i++)
+        nearest_offer(&nearest, config_options[i].key);
+    if (nearest.found)
+        return err_set(e, EINVAL, "unknown option --%.100s: did you mean --%s?", key, nearest.found);
     return err_set(e, EINVAL, "unknown option --%.100s: 'umbra run --help' lists them", key);
 }
 
@@ -234,9 +207,11 @@ static int write_statistics(struct run *r, struct err *e)
 
 static int set_up(struct run *r, struct err *e)
 {
-    const struct machine_consoles hosts = console_hosts(&r->console, &r->config);
-    int error = machine_init_devices(&r->machine, &hosts, e);
+    struct machine_consoles hosts = console_hosts(&r->console, &r->config);
+    int error;
 
+    hosts = control_consoles(&r->control, &hosts);
+    error = machine_init_devices(&r->machine, &hosts, e);
     if (error)
         return error;
     /* Late, so that what is wrong with the rest leaves no file behind and no terminal in disorder. */
@@ -245,6 +220,8 @@ static int set_up(struct run *r, struct err *e)
         error = loop_add_fd(r->machine.vm.loop, &r->signals);
     if (!error)
         error = console_start(&r->console, &r->machine, e);
+    if (!error)
+        error = control_start(&r->control, &r->machine, e);
     return error;
 }
 
@@ -281,8 +258,10 @@ static void say_engine(const struct config *config)
 static int build_and_run(struct run *r)
 {
     struct err e;
-    int status = EXIT_FAILURE, error = machine_init(&r->machine, &r->config, &e);
+    int status = EXIT_FAILURE, error = control_init(&r->control, r->config.name, &e); /* first: the name may be another VM's */
 
+    if (!error)
+        error = machine_init(&r->machine, &r->config, &e);
     if (!error) {
         error = set_up(r, &e);
         if (!error) {
@@ -291,8 +270,10 @@ static int build_and_run(struct run *r)
         } else {
             console_fini(&r->console);
         }
+        control_stop(&r->control);
         machine_fini(&r->machine);
     }
+    control_fini(&r->control); /* last: whoever has the name next finds everything free */
     if (error) {
         log_error("%s", e.text);
         status = EXIT_FAILURE;

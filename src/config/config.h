@@ -116,5 +116,8 @@ int config_validate(const struct config *, struct err *);
 bool config_is_pinned(const struct config *, unsigned vcpu);
 bool config_pins_to(const struct config *, unsigned vcpu, unsigned host_cpu);
 
+/* A VM's name: what config_validate() says of it. 0 or -EINVAL. */
+int config_check_name(const char *name, struct err *);
+
 /* The MAC address of the index-th network: the given one, or a local one that follows from the VM's name. */
 void config_net_mac(const struct config *, unsigned index, uint8_t mac[6]);

@@ -4,7 +4,7 @@
 
 #include "config/options.h"
 
-static int check_name(const char *name, struct err *e)
+int config_check_name(const char *name, struct err *e)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
@@ -34,7 +34,7 @@ static int check_memory(uint64_t memory, struct err *e)
 
 int config_validate(const struct config *c, struct err *e)
 {
-    int error = check_name(c->name, e);
+    int error = config_check_name(c->name, e);
 
     if (!error)
         error = check_memory(c->memory, e);

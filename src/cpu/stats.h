@@ -7,6 +7,7 @@
 #include "base/types.h"
 
 struct vm;
+struct json_t;
 
 /* Handed to a reporter; group and name are the keys in JSON. */
 struct stats_out {
@@ -27,7 +28,9 @@ void stats_add(struct vm *, struct stats_reporter *);
 void stats_remove(struct vm *, struct stats_reporter *);
 
 /*
- * Everything that the VM counted: a table, or one JSON object {"name", "seconds", GROUP: {NAME: number or {"count", "ns"}}}. While the vCPUs
- * stand, or as a rough look while they run. 0 or -errno (no memory, or the file could not be written).
+ * Everything that the VM counted; "guest" of a vCPU's group is its VM entries with the time in the guest: a table, or one JSON object {"name", "seconds", GROUP: {NAME: number or {"count", "ns"}}}. While the vCPUs
+ * stand, or as a rough look while they run. 0 or -errno (no memory, or the file could not be written). stats_json() makes the object, which is
+ * the caller's.
  */
+int stats_json(struct vm *, struct json_t **, struct err *);
 int stats_write(struct vm *, FILE *, bool json, struct err *);

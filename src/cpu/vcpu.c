@@ -38,8 +38,12 @@ static uint64_t access_begin(struct vcpu *vcpu, enum vm_exit_reason reason)
 
 static void access_end(struct vcpu *vcpu, enum vm_exit_reason reason, uint64_t began)
 {
-    if (began)
-        add(&vcpu->exit_ns[reason], (clock_monotonic_ns() - began) * TIME_ONE_IN);
+    uint64_t ns = began ? (clock_monotonic_ns() - began) * TIME_ONE_IN : 0;
+
+    if (ns) {
+        add(&vcpu->exit_ns[reason], ns);
+        add(&vcpu->access_ns, ns);
+    }
 }
 
 uint64_t vcpu_pio_read(struct vcpu *vcpu, uint16_t port, unsigned size)
@@ -145,8 +149,11 @@ static void handle_exit(struct vcpu *vcpu, struct vm_exit *exit)
 
 /* --- the thread --- */
 
-/* Stands while a pause or a hold is asked for, carrying out calls. False when the thread is to end. Called and left without the lock. */
-static bool answer_requests(struct vcpu *vcpu)
+/*
+ * Stands while a pause or a hold is asked for, carrying out calls; *now_ns is then taken anew. False when the thread is to end. Called and left without the
+ * lock.
+ */
+static bool answer_requests(struct vcpu *vcpu, uint64_t *now_ns)
 {
     struct vm *vm = vcpu->vm;
     unsigned requests = atomic_load(&vcpu->requests);
@@ -169,6 +176,7 @@ static bool answer_requests(struct vcpu *vcpu)
     vcpu->standing = false;
     vm->paused--;
     pthread_mutex_unlock(&vm->lock);
+    *now_ns = clock_monotonic_ns();
     return !(requests & VCPU_STOP);
 }
 
@@ -176,17 +184,27 @@ static void run(struct vcpu *vcpu)
 {
     const struct engine *engine = vcpu->vm->engine;
     struct vm_exit exit = {.reason = VM_EXIT_INTR};
+    uint64_t now = clock_monotonic_ns();
 
-    while (answer_requests(vcpu)) {
-        int error = engine->run(vcpu, &exit);
+    while (answer_requests(vcpu, &now)) {
+        uint64_t before = now;
+        int error;
+
+        add(&vcpu->entries, 1);
+        atomic_store_explicit(&vcpu->entered_ns, before, memory_order_relaxed);
+        error = engine->run(vcpu, &exit);
+        now = clock_monotonic_ns();
+        atomic_store_explicit(&vcpu->entered_ns, 0, memory_order_relaxed);
+        add(&vcpu->run_ns, now - before);
         if (error) {
             cannot_go_on(vcpu, strerror(-error));
             continue;
         }
-        uint64_t began = clock_monotonic_ns();
+        before = now;
         add(&vcpu->exits[exit.reason], 1);
         handle_exit(vcpu, &exit);
-        add(&vcpu->exit_ns[exit.reason], clock_monotonic_ns() - began);
+        now = clock_monotonic_ns();
+        add(&vcpu->exit_ns[exit.reason], now - before);
     }
 }
 

@@ -15,13 +15,15 @@
 enum vm_end {
     VM_RUNNING,
     VM_END_POWEROFF,     /* the guest switched itself off: 0 */
-    VM_END_RESET,        /* reset requested; becomes an end with --no-reboot: 0 */
+    VM_END_RESET,        /* reset requested; becomes an end with --no-reboot unless value is VM_RESET_BY_HOST: 0 */
     VM_END_QUIT,         /* somebody on the host ended it; value is the status: 0 for Ctrl-a x, 128 + a signal's number */
     VM_END_DEBUG_EXIT,   /* (value << 1) | 1 */
     VM_END_TRIPLE_FAULT, /* 3 */
     VM_END_PANIC,        /* the guest said that it panicked: 4 */
     VM_END_INTERNAL,     /* the engine gave up: 5 */
 };
+
+#define VM_RESET_BY_HOST 1
 
 /* Who is told that a vCPU has left the guest for VM_EXIT_DEBUG. */
 struct vm_debugger {
@@ -64,6 +66,9 @@ struct vcpu {
     /* Exits by reason and the time spent outside the guest; written by the vCPU thread only, read relaxed. */
     atomic_ulong exits[VM_EXIT_REASON_COUNT];
     atomic_ulong exit_ns[VM_EXIT_REASON_COUNT];
+    /* VM entries and the time in run(); of that the time of device accesses that the engine carried out there. Likewise. */
+    atomic_ulong entries, run_ns, access_ns;
+    atomic_ulong entered_ns; /* CLOCK_MONOTONIC of the entry that is under way; 0: outside */
 };
 
 enum vcpu_request {

@@ -403,7 +403,7 @@ static bool take_reset(struct vm *vm)
     bool reset;
 
     pthread_mutex_lock(&vm->lock);
-    reset = vm->end == VM_END_RESET && !vm->config.no_reboot;
+    reset = vm->end == VM_END_RESET && (!vm->config.no_reboot || vm->end_value == VM_RESET_BY_HOST);
     if (reset)
         vm->end = VM_RUNNING;
     pthread_mutex_unlock(&vm->lock);

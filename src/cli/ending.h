@@ -1,0 +1,10 @@
+/* Ending a VM from outside, and waiting until its process is gone. */
+#pragma once
+
+#include "api/client.h"
+
+/* process: what client_process() gave. 0, -ETIMEDOUT or another -errno. */
+int ending_wait(int process, int timeout_ms);
+
+/* Asks the VM to end, and kills its process when it does not; returns when it is gone. 0 or -errno with a sentence. */
+int ending_now(struct client *, int process, struct err *);
