@@ -44,9 +44,10 @@ int cache_init(struct soft_vm *svm, struct err *e)
         return error;
     cache->blocks = reserve(CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
     cache->marks = reserve(CACHE_MAX_MARKS * sizeof(*cache->marks));
+    cache->sites = reserve(CACHE_MAX_SITES * sizeof(*cache->sites));
     cache->hash = reserve(CACHE_HASH_HEADS * sizeof(*cache->hash));
     cache->page_head = reserve(svm->mem->page_count * sizeof(*cache->page_head));
-    if (!cache->blocks || !cache->marks || !cache->hash || !cache->page_head) {
+    if (!cache->blocks || !cache->marks || !cache->sites || !cache->hash || !cache->page_head) {
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
@@ -64,6 +65,8 @@ void cache_fini(struct soft_vm *svm)
         munmap(cache->blocks, CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
     if (cache->marks)
         munmap(cache->marks, CACHE_MAX_MARKS * sizeof(*cache->marks));
+    if (cache->sites)
+        munmap(cache->sites, CACHE_MAX_SITES * sizeof(*cache->sites));
     if (cache->hash)
         munmap(cache->hash, CACHE_HASH_HEADS * sizeof(*cache->hash));
     if (cache->page_head)
@@ -109,7 +112,7 @@ struct block *cache_find(struct soft_vm *svm, gpa_t gpa, uint32_t mode)
 bool cache_full(const struct soft_cache *cache)
 {
     return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
-           cache->used + BLOCK_MAX_CODE > cache->mem.size;
+           cache->site_count == CACHE_MAX_SITES || cache->used + BLOCK_MAX_CODE > cache->mem.size;
 }
 
 static void flush_jump_caches(struct soft_cpu *cpu)
@@ -137,7 +140,7 @@ void cache_flush(struct soft_vm *svm)
             cache->page_head[page_index(svm, cache->blocks[n].gpa)] = BLOCK_NONE;
     memset(cache->hash, 0xff, CACHE_HASH_HEADS * sizeof(*cache->hash));
     atomic_store(&cache->block_count, 0);
-    cache->mark_count = 0;
+    cache->mark_count = cache->site_count = 0;
     cache->used = cache->common;
     atomic_fetch_add(&cache->generation, 1);
     for (unsigned i = 0; i < svm->cpu_count; i++)

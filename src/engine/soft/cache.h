@@ -9,6 +9,7 @@
 #endif
 #define CACHE_MAX_BLOCKS BIT(20)
 #define CACHE_MAX_MARKS BIT(23) /* guest instructions of all blocks */
+#define CACHE_MAX_SITES BIT(18) /* instructions left to C */
 #define CACHE_HASH_HEADS BIT(16)
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
@@ -69,10 +70,11 @@ struct soft_cache {
     struct codemem mem;
     struct block *blocks;
     struct block_mark *marks;
+    struct insn *sites;      /* what CODE_EXIT_INSN leaves for, decoded */
     atomic_uint *hash;       /* heads: block numbers */
     uint32_t *page_head;     /* per guest page (mem page index): first block */
     atomic_uint block_count; /* blocks below it are complete */
-    uint32_t mark_count;
+    uint32_t mark_count, site_count;
     atomic_uint generation;                         /* of cache_flush(): block numbers of an older one mean nothing */
     atomic_uint drops;                              /* of blocks: jump caches that are older may lead to them */
     size_t used;                                    /* bytes of mem */
@@ -148,5 +150,6 @@ enum code_exit {
     CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
     CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
     CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
+    CODE_EXIT_INSN,      /* this instruction is C's: guest offset << 12; its number among the sites in the upper half */
     CODE_EXIT_COUNT,
 };

@@ -183,7 +183,8 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
             return BLOCK_ENDED;
         case CODE_EXIT_ATTENTION:
-        case CODE_EXIT_STEP: cpu->rip = here; return BLOCK_LEFT;
+        case CODE_EXIT_STEP:
+        case CODE_EXIT_INSN: cpu->rip = here; return BLOCK_LEFT;
         case CODE_EXIT_MISS:
             cpu->rip = here;
             if (((gva ^ (gva + size - 1)) & ~PAGE_MASK) || !gva_is_canonical(gva) ||

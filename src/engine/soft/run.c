@@ -35,17 +35,24 @@ static int deliver_nmi(struct soft_cpu *cpu)
     return soft_deliver(cpu, EVENT_NMI, &event);
 }
 
-/* What waits between two instructions, in the order of SDM vol. 3 table 6-2. */
+/*
+ * What waits between two instructions, in the order of SDM vol. 3 table 6-2. The local APIC is asked only when something may have changed
+ * there: whoever changes it sets attention.
+ */
 static int handle_events(struct soft_cpu *cpu)
 {
     if (cpu->interrupt_shadow || cpu->mov_ss_shadow || cpu->wait_for_sipi)
         return SOFT_OK;
     if (atomic_load_explicit(&cpu->nmi_pending, memory_order_relaxed) && !cpu->nmi_masked)
         return deliver_nmi(cpu);
-    cpu->interrupt_waits = lapic_pending(cpu) >= 0;
-    if ((cpu->rflags & FLAG_IF) && cpu->interrupt_waits)
-        return deliver_interrupt(cpu);
-    return SOFT_OK;
+    if (cpu->ask_lapic) {
+        cpu->ask_lapic = false;
+        cpu->interrupt_waits = lapic_pending(cpu) >= 0;
+    }
+    if (!cpu->interrupt_waits || !(cpu->rflags & FLAG_IF))
+        return SOFT_OK;
+    cpu->ask_lapic = true; /* there may be another one behind it */
+    return deliver_interrupt(cpu);
 }
 
 /* Someone wanted this thread: true when run() must return to the run loop. */
@@ -54,6 +61,7 @@ static bool answer_attention(struct soft_cpu *cpu, struct vm_exit *exit)
     if (!atomic_load_explicit(&cpu->attention, memory_order_relaxed))
         return false;
     atomic_exchange(&cpu->attention, 0);
+    cpu->ask_lapic = true;
     smp_yield(cpu);
     smc_service(cpu);
     lapic_service(cpu);
@@ -237,6 +245,9 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return SOFT_OK;
         case CODE_EXIT_LINK: resolve_link(cpu, mode, exit); return SOFT_OK;
+        case CODE_EXIT_INSN:
+            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
+            return soft_step_insn(cpu, &cpu->svm->cache->sites[exit >> 32]);
         case CODE_EXIT_STEP: return step_at(cpu, (uint32_t)exit >> 12);
         case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12); return SOFT_OK;
         case CODE_EXIT_FAULT: return handle_fault(cpu);
@@ -270,6 +281,7 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
     int result = SOFT_OK;
 
     cpu->exit = exit;
+    cpu->ask_lapic = true;
     smp_enter(cpu);
     for (;;) {
         if (answer_attention(cpu, exit))

@@ -91,6 +91,7 @@ struct soft_cpu {
     bool mov_ss_shadow;    /* the same, holding back debug traps too */
     bool nmi_masked;
     bool interrupt_waits; /* for IF: whoever sets it must deliver */
+    bool ask_lapic;       /* interrupt_waits may be out of date */
     uint8_t pauses;       /* PAUSEs executed, for one in many to mean something */
     uint8_t debug_hit;    /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
@@ -234,6 +235,8 @@ int soft_deliver(struct soft_cpu *, enum soft_event, const struct soft_exception
 
 /* One instruction at cpu->rip, or the delivery of its fault. SOFT_OK or SOFT_EXIT. */
 int soft_step(struct soft_cpu *);
+/* The same, of an instruction that the translator has decoded there and left to its handler. */
+int soft_step_insn(struct soft_cpu *, const struct insn *);
 
 /* --- engine.c --- */
 

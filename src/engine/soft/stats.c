@@ -25,6 +25,7 @@ static const struct {
     {"exits_link", COUNTER(code_exits[CODE_EXIT_LINK])},
     {"exits_miss", COUNTER(code_exits[CODE_EXIT_MISS])},
     {"exits_step", COUNTER(code_exits[CODE_EXIT_STEP])},
+    {"exits_insn", COUNTER(code_exits[CODE_EXIT_INSN])},
     {"exits_attention", COUNTER(code_exits[CODE_EXIT_ATTENTION])},
     {"exits_fault", COUNTER(code_exits[CODE_EXIT_FAULT])},
     {"misses_faulted", COUNTER(misses_faulted)},

@@ -437,6 +437,26 @@ static bool single_steps(const struct soft_cpu *cpu, const struct insn *insn, bo
     }
 }
 
+static void begin(struct soft_cpu *cpu, const struct insn *insn)
+{
+    cpu->exec->counts[insn->mnemonic]++;
+    cpu->next_rip = cpu->rip + insn->len;
+    if (cpu->code_bits != 64)
+        cpu->next_rip = (uint32_t)cpu->next_rip;
+}
+
+/* trap: TF was set before it. */
+static int commit(struct soft_cpu *cpu, const struct insn *insn, bool trap, int result)
+{
+    if (result == SOFT_FAULT)
+        return result;
+    cpu->rip = cpu->next_rip;
+    trap = single_steps(cpu, insn, trap);
+    if (result == SOFT_OK && (trap || cpu->debug_hit))
+        return debug_trap(cpu, trap);
+    return result;
+}
+
 static int step_insn(struct soft_cpu *cpu)
 {
     struct step_entry *entry;
@@ -450,18 +470,14 @@ static int step_insn(struct soft_cpu *cpu)
         result = step_fetch(cpu, &entry);
     if (result != SOFT_OK)
         return result;
-    cpu->exec->counts[entry->insn.mnemonic]++;
-    cpu->next_rip = cpu->rip + entry->insn.len;
-    if (cpu->code_bits != 64)
-        cpu->next_rip = (uint32_t)cpu->next_rip;
-    result = execute(cpu, entry);
-    if (result == SOFT_FAULT)
-        return result;
-    cpu->rip = cpu->next_rip;
-    trap = single_steps(cpu, &entry->insn, trap);
-    if (result == SOFT_OK && (trap || cpu->debug_hit))
-        return debug_trap(cpu, trap);
-    return result;
+    begin(cpu, &entry->insn);
+    return commit(cpu, &entry->insn, trap, execute(cpu, entry));
+}
+
+static int deliver_fault(struct soft_cpu *cpu)
+{
+    cpu->debug_hit = 0; /* what did not happen met no breakpoint */
+    return soft_deliver(cpu, EVENT_EXCEPTION, &cpu->exc);
 }
 
 int soft_step(struct soft_cpu *cpu)
@@ -469,9 +485,17 @@ int soft_step(struct soft_cpu *cpu)
     cpu->stats.steps++;
     int result = step_insn(cpu);
 
-    if (result == SOFT_FAULT) {
-        cpu->debug_hit = 0; /* what did not happen met no breakpoint */
-        result = soft_deliver(cpu, EVENT_EXCEPTION, &cpu->exc);
-    }
-    return result;
+    return result == SOFT_FAULT ? deliver_fault(cpu) : result;
+}
+
+/* Translated code runs without TF, RF, breakpoints and shadows, and its bytes are what they were, or its block would be gone. */
+int soft_step_insn(struct soft_cpu *cpu, const struct insn *insn)
+{
+    cpu->stats.steps++;
+    begin(cpu, insn);
+    int result = check_unit(cpu, insn);
+    if (result == SOFT_OK)
+        result = insn->exec(cpu, insn);
+    result = commit(cpu, insn, false, result);
+    return result == SOFT_FAULT ? deliver_fault(cpu) : result;
 }

@@ -91,9 +91,17 @@ static void emit_exit(struct trans *t, uint32_t exit)
     emit_land_at(emit_jmp(&t->e), t->cache->exit, &t->e);
 }
 
+/* A block ends with it, so there is one site a block. */
 void trans_step_exit(struct trans *t)
 {
-    emit_exit(t, CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12);
+    struct soft_cache *cache = t->cache;
+    bool known = t->at < t->count && current(t)->exec;
+
+    if (known) {
+        cache->sites[cache->site_count] = *current(t);
+        emit_store_ctx_imm32(&t->e, CTX_EXIT + 4, cache->site_count++);
+    }
+    emit_exit(t, (known ? CODE_EXIT_INSN : CODE_EXIT_STEP) | (uint32_t)t->off[t->at] << 12);
     t->ended = true;
 }
 
