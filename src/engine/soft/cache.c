@@ -84,7 +84,7 @@ static uint32_t hash_of(gpa_t gpa, uint32_t mode)
 {
     uint64_t h = (gpa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ULL;
 
-    return (uint32_t)(h >> 48) & (CACHE_HASH_HEADS - 1);
+    return (uint32_t)(h >> (64 - CACHE_HASH_BITS));
 }
 
 static uint64_t page_index(struct soft_vm *svm, gpa_t gpa)

@@ -10,7 +10,8 @@
 #define CACHE_MAX_BLOCKS BIT(20)
 #define CACHE_MAX_MARKS BIT(23) /* guest instructions of all blocks */
 #define CACHE_MAX_SITES BIT(18) /* instructions left to C */
-#define CACHE_HASH_HEADS BIT(16)
+#define CACHE_HASH_BITS 18 /* about as many heads as there are blocks: a chain leads through cold memory */
+#define CACHE_HASH_HEADS BIT(CACHE_HASH_BITS)
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
 #endif
@@ -117,12 +118,14 @@ struct jump_entry {
     uint64_t code; /* executable address */
 };
 
+#define JUMP_FILTER_BITS 32768 /* so many that pages of data seldom meet a bit of code */
+
 struct jump_cache {
     uint32_t mode; /* of its blocks */
     struct jump_entry *entries;
     uint16_t *filled; /* entries filled since the last flush */
     unsigned filled_count;
-    uint64_t pages[16]; /* a filter of the pages in it: one hashed bit each */
+    uint64_t pages[JUMP_FILTER_BITS / 64]; /* a filter of the pages in it: one hashed bit each */
     bool has_local;     /* some entry came through a mapping that is not global */
 };
 

@@ -27,16 +27,17 @@ void jump_cache_fini(struct jump_cache *jc)
 
 static unsigned page_bit(gva_t gva)
 {
-    return (unsigned)((gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL >> 54);
+    return (unsigned)((gva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL >> 49);
 }
 
 void jump_cache_flush(struct jump_cache *jc)
 {
+    if (!jc->filled_count)
+        return;
     for (unsigned i = 0; i < jc->filled_count; i++)
         jc->entries[jc->filled[i]].tag = 0;
     jc->entries[0].tag = 1; /* an address that maps to entry 0 ends in zeros, so it is not 1; elsewhere it is not 0 */
-    for (unsigned i = 0; i < ARRAY_SIZE(jc->pages); i++)
-        jc->pages[i] = 0;
+    soft_zero_words(jc->pages, ARRAY_SIZE(jc->pages));
     jc->filled_count = 0;
     jc->has_local = false;
 }

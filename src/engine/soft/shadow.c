@@ -34,12 +34,6 @@ static inline uint8_t table_bit(bool user, bool write)
     return 1U << (user * 2 + write);
 }
 
-/* A loop over these would become a call of memset. */
-static inline void zero_words(uint64_t *p, size_t count)
-{
-    __asm__ volatile("rep stosq" : "+D"(p), "+c"(count) : "a"(0) : "memory");
-}
-
 static void *reserve(size_t bytes, void *at)
 {
     void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
@@ -108,7 +102,7 @@ static void list_forget(struct soft_shadow *s, struct shadow_list *list)
     list->count = 1;
     /* After 2^32 flushes old heads would come to life again. */
     if (++list->gen == 0) {
-        zero_words(list->heads, s->page_count);
+        soft_zero_words(list->heads, s->page_count);
         list->gen = 1;
     }
 }
@@ -197,9 +191,9 @@ static void region_clear(struct soft_shadow *s, uint64_t number)
 
     for (unsigned user = 0; user < 2; user++) {
         if (*region & table_bit(user, false))
-            zero_words(&s->table[user][first], REGION_ENTRIES);
+            soft_zero_words(&s->table[user][first], REGION_ENTRIES);
         if (*region & table_bit(user, true))
-            zero_words(&s->table[user][MMU_TABLE_ENTRIES + first], REGION_ENTRIES);
+            soft_zero_words(&s->table[user][MMU_TABLE_ENTRIES + first], REGION_ENTRIES);
     }
     *region &= (uint8_t)~REGION_LARGE;
 }

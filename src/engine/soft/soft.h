@@ -157,6 +157,12 @@ void soft_vec_park(struct soft_cpu *);
 /* And back into the host's registers. Nothing that uses vectors may run after it. */
 void soft_vec_unpark(struct soft_cpu *);
 
+/* A loop that does this would become a call of memset. */
+static inline void soft_zero_words(uint64_t *p, size_t count)
+{
+    __asm__ volatile("rep stosq" : "+D"(p), "+c"(count) : "a"(0) : "memory");
+}
+
 /* --- raising --- */
 
 static inline int soft_raise(struct soft_cpu *cpu, uint8_t vector) /* no error code */
