@@ -31,8 +31,8 @@ uint64_t tsc_to_ns(const struct soft_vm *svm, uint64_t ticks)
 
 uint64_t tsc_deadline_ns(const struct soft_cpu *cpu, uint64_t value)
 {
-    uint64_t now_ns = clock_monotonic_ns();
     int64_t ticks = (int64_t)(value - tsc_guest(cpu));
+    uint64_t now_ns = clock_monotonic_ns(); /* read last: what lies between the two makes the deadline later, and not earlier */
     uint64_t ns;
 
     if (ticks <= 0)
