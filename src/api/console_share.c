@@ -92,6 +92,8 @@ bool console_share_break(struct console_share *share)
 
     if (m->virtio_console)
         return virtio_console_receive(m->virtio_console, &ctrl_o, 1) == 1;
+    if (uart16550_room(&m->uart) == 0)
+        return false;
     uart16550_receive_break(&m->uart);
     return true;
 }

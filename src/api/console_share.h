@@ -34,7 +34,7 @@ void console_share_remove(struct console_share *, struct console_watcher *); /* 
 /* Hands over what the watcher has typed, as far as the guest takes it. */
 void console_share_type(struct console_share *, struct console_watcher *);
 
-/* A break on the line; on a virtio console, which has none, the Ctrl-o that Linux takes for one. False: that takes no input now. */
+/* A break on the line; on a virtio console, which has none, the Ctrl-o that Linux takes for one. False: the guest takes no input now. */
 bool console_share_break(struct console_share *);
 
 /* The window in which the console is seen has another size. False: a serial line does not tell. */

@@ -64,9 +64,17 @@ def test_all_that_is_typed_comes_through_but_the_escape_key(running, attach):
 
 
 def test_a_break_reaches_the_guest(running, attach):
-    process = running(b"\x66\xba\xfd\x03\xec\xa8\x10\x74\xf7" + guests.debug_exit(1), "--debug-exit")
+    process = running(guests.out8(0x3FC, 3) + guests.say("!") + b"\x66\xba\xfd\x03\xec\xa8\x10\x74\xf7" + guests.debug_exit(1), "--debug-exit")
+    assert process.stdout.read(1) == b"!"
     attach().send(b"\x01b")
     assert process.wait(TIMEOUT) == 3
+
+
+def test_a_break_that_the_guest_cannot_take_is_not_sent_in_silence(running, attach):
+    running(guests.SPIN)
+    t = attach()
+    t.send(b"\x01b")
+    t.expect(b"the break was not sent: the guest takes no input now")
 
 
 def test_typing_that_the_guest_never_reads_does_not_block_the_escape_key(running, attach):
