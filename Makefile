@@ -191,13 +191,15 @@ suites = \
 	lab "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/lab" \
 	guest-asan "$(call guests_of,asan,step translate)" \
 	guest-ubsan "$(call guests_of,ubsan,step translate)" \
-	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) tests/cli" \
+	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) -m 'not soak' tests/cli" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(SECONDS_FUZZ)")
 
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
+	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
+	cli-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
 	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \

@@ -7,7 +7,7 @@
 
 struct json_t;
 
-#define CLIENT_TIMEOUT_MS 10000 /* a VM answers at once, unless its host is in trouble */
+#define CLIENT_TIMEOUT_MS 5000 /* a VM answers at once, unless its host is in trouble */
 
 struct client {
     int fd;

@@ -17,7 +17,7 @@
 
 #include "config/options.h"
 
-#define BACKLOG 16
+#define BACKLOG 64
 #define CLAIM_TRIES 50
 #define CLAIM_WAIT_US 10000 /* between two: whoever only clears up holds a lock for less */
 

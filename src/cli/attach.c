@@ -33,24 +33,37 @@ struct attach {
 
 /* --- beside the bytes: requests on a connection of their own --- */
 
-static void ask_beside(const struct attach *a, json_t *request)
+/* Takes the request. 0, or -errno with a sentence. */
+static int ask_beside(const struct attach *a, json_t *request, struct err *e)
 {
     struct client beside;
-    struct err e;
+    json_t *answer = NULL;
+    int error = client_open(&beside, a->client.name, e);
 
-    if (client_open(&beside, a->client.name, &e) != 0)
+    if (error)
         json_decref(request);
     else
-        json_decref(client_call(&beside, request, CLIENT_TIMEOUT_MS, NULL, &e));
+        answer = client_call(&beside, request, CLIENT_TIMEOUT_MS, NULL, e);
     client_close(&beside);
+    json_decref(answer);
+    return answer ? 0 : -EIO;
+}
+
+static void send_break(const struct attach *a)
+{
+    struct err e;
+
+    if (ask_beside(a, json_pack("{s:s}", "request", "break"), &e) != 0)
+        log_warn("the break was not sent: %s", e.text);
 }
 
 static void tell_size(const struct attach *a)
 {
     struct winsize size;
+    struct err e; /* a VM that ended meanwhile is told of by its hanging up */
 
     if (a->virtio && (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0))
-        ask_beside(a, json_pack("{s:s, s:i, s:i}", "request", "resize", "columns", size.ws_col, "rows", size.ws_row));
+        ask_beside(a, json_pack("{s:s, s:i, s:i}", "request", "resize", "columns", size.ws_col, "rows", size.ws_row), &e);
 }
 
 /* --- input --- */
@@ -74,7 +87,7 @@ static bool take_key(struct attach *a, uint8_t key)
             a->typed[a->typed_count++] = byte;
         return true;
     case ESCAPE_NONE: return true;
-    case ESCAPE_BREAK: ask_beside(a, json_pack("{s:s}", "request", "break")); return true;
+    case ESCAPE_BREAK: send_break(a); return true;
     case ESCAPE_DETACH: return false;
     case ESCAPE_QUIT:
     case ESCAPE_HELP:

@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import subprocess
+import tempfile
 import termios
 import time
 
@@ -21,6 +22,32 @@ TIMEOUT = 60 * float(os.environ.get("UMBRA_TIMEOUT_SCALE", "1"))
 def binary():
     if not os.path.exists(BINARY):
         pytest.exit(f"{BINARY} is missing: make", 2)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "soak: takes minutes; only make soak runs it")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_dir():
+    """VMs of other test runs have names too."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="umbra-test-") as path:
+        os.environ["XDG_RUNTIME_DIR"] = path
+        yield path
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    else:
+        os.environ["XDG_RUNTIME_DIR"] = before
+
+
+@pytest.fixture(autouse=True)
+def no_names_of_others(runtime_dir):
+    """Tests kill their VMs, which leaves names behind."""
+    yield
+    folder = f"{runtime_dir}/umbra"
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        os.unlink(f"{folder}/{name}")
 
 
 @pytest.fixture
@@ -67,6 +94,18 @@ def start(tmp_path):
         for f in (process.stdin, process.stdout, process.stderr):
             if f:
                 f.close()
+
+
+@pytest.fixture
+def running(start, kernel):
+    """running(CODE, ARGS..., name=...): a VM with this guest, which has said "up". It has its control socket by then."""
+
+    def begin(code, *args, name="box", **more):
+        process = start("run", "--name", name, "--memory", "4M", "--kernel", kernel(guests.say("up") + code), *args, **more)
+        assert process.stdout.read(2) == b"up"
+        return process
+
+    return begin
 
 
 class Terminal:

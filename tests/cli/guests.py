@@ -27,6 +27,14 @@ WAIT_FOR_BYTE = b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xf7\x66\xba\xf8\x03\xec"  # i
 ECHO = out8(0x3FC, 3) + WAIT_FOR_BYTE + b"\xee\x3c\x71\x75" + bytes([256 - len(WAIT_FOR_BYTE) - 5]) + POWER_OFF
 
 
+# Enables the ACPI power button, waits until it is pressed, and powers off.
+POWER_BUTTON = b"\x66\xb8\x00\x01\x66\xba\x02\x06\x66\xef\x66\xba\x00\x06\x66\xed\xf6\xc4\x01\x74\xf5" + POWER_OFF
+
+
+def poke32(address, value):
+    return b"\xc7\x05" + struct.pack("<II", address, value)
+
+
 def debug_exit(value):
     return out8(0xF4, value) + STOP
 

@@ -21,7 +21,7 @@ def refused(done, status, *words):
 
 @pytest.mark.parametrize("args, words", [
     ([], ["command is missing"]),
-    (["start"], ["'start'", "run and probe"]),
+    (["start"], ["'start'", "umbra stat"]),
     (["--verison"], ["'--verison'"]),
     (["--version", "now"], ["'now'"]),
     (["run"], ["no kernel", "--kernel FILE"]),

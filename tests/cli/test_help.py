@@ -8,6 +8,7 @@ from conftest import BINARY
 
 OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
            "no-reboot", "debug-exit", "stats", "config"]
+COMMANDS = ["run", "probe", "list", "pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat"]
 
 
 def text(umbra, *args):
@@ -19,8 +20,9 @@ def text(umbra, *args):
 @pytest.mark.parametrize("flag", ["--help", "-h", "help"])
 def test_help_names_every_command(umbra, flag):
     out = text(umbra, flag)
-    for word in ("umbra run", "umbra probe", "--version"):
-        assert word in out
+    for command in COMMANDS:
+        assert f"\n  umbra {command} " in out
+    assert "--version" in out
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
@@ -57,10 +59,14 @@ def test_help_that_cannot_be_written_fails(umbra):
 def test_man_page_has_every_option_and_no_stray_request(umbra):
     out = text(umbra, "--man-page")
     requests = set(re.findall(r"^[.'](\S+)", out, re.M))
-    assert requests <= {"TH", "SH", "TP", "B", "br", "nf", "fi"}
+    assert requests <= {"TH", "SH", "TP", "B", "br", "nf", "fi", "RS", "RE"}
     for option in OPTIONS:
         assert ".B \\-\\-" + option.replace("-", "\\-") in out
-    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "SETTINGS", "CONSOLE", "EXIT STATUS"):
+    for command in COMMANDS:
+        assert re.search(rf"^\.B umbra {command}( NAME)?$", out, re.M), command
+    for option in ("timeout SECONDS", "force", "watch[=SECONDS]", "json", "color"):
+        assert f".B \\-\\-{option}\n" in out
+    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "SETTINGS", "CONSOLE", "EXIT STATUS"):
         assert f".SH {section}\n" in out
 
 
@@ -74,7 +80,7 @@ def complete(tmp_path, script, *words):
 
 def test_completion_offers_commands_options_and_values(umbra, tmp_path):
     script = text(umbra, "--bash-completion")
-    assert complete(tmp_path, script, "umbra", "") == ["run", "probe", "--help", "--version"]
+    assert complete(tmp_path, script, "umbra", "") == COMMANDS + ["--help", "--version"]
     assert complete(tmp_path, script, "umbra", "run", "--") == ["--help"] + [f"--{o}" for o in OPTIONS]
     assert complete(tmp_path, script, "umbra", "run", "--no") == ["--no-reboot"]
     assert complete(tmp_path, script, "umbra", "run", "--engine", "s") == ["soft"]

@@ -38,7 +38,8 @@ static void each_letter_has_its_action(void **state)
     static const struct {
         char letter;
         enum escape_action action;
-    } expected[] = {{'x', ESCAPE_QUIT}, {'h', ESCAPE_HELP}, {'?', ESCAPE_HELP}, {'s', ESCAPE_STATS}, {'b', ESCAPE_BREAK}};
+    } expected[] = {{'x', ESCAPE_QUIT},  {'h', ESCAPE_HELP},  {'?', ESCAPE_HELP},
+                    {'s', ESCAPE_STATS}, {'b', ESCAPE_BREAK}, {'d', ESCAPE_DETACH}};
     uint8_t byte;
 
     (void)state;
@@ -65,7 +66,7 @@ static void every_other_letter_is_unknown_and_reaches_nobody(void **state)
 
     (void)state;
     for (unsigned letter = 0; letter < 256; letter++)
-        if (!letter || (letter != ESCAPE_KEY && !strchr("xh?sba", (int)letter)))
+        if (!letter || (letter != ESCAPE_KEY && !strchr("xh?sbad", (int)letter)))
             assert_int_equal(after_the_key((uint8_t)letter, &byte), ESCAPE_UNKNOWN);
 }
 

@@ -140,7 +140,8 @@ static void the_json_has_every_number(void **state)
     assert_true(json_real_value(json_object_get(root, "seconds")) == 2.5);
     for (unsigned i = 0; i < 2; i++) {
         group = json_object_get(root, i ? "vcpu1" : "vcpu0");
-        assert_int_equal(json_object_size(group), VM_EXIT_REASON_COUNT);
+        assert_int_equal(json_object_size(group), VM_EXIT_REASON_COUNT + 1);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(group, "guest"), "count")), vcpus[i].entries);
         for (unsigned r = 0; r < VM_EXIT_REASON_COUNT; r++) {
             json_t *exit = json_object_get(group, vm_exit_names[r]);
 
@@ -154,6 +155,29 @@ static void the_json_has_every_number(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_object_get(json_object_get(root, "translate"), "blocks"), "ns")), 2500000000);
     json_decref(root);
     free(text);
+}
+
+/* As the clock here stands at 3.5 s: entered 1 s ago, and of 5 s in run() 2 s were accesses and sleep. */
+static void time_in_the_guest_is_that_in_run_without_accesses_and_sleep(void **state)
+{
+    struct vm vm = make_vm();
+    json_t *root, *guest;
+
+    (void)state;
+    vcpus[0].entries = 12;
+    vcpus[0].run_ns = 4 * NS_PER_SEC;
+    vcpus[0].entered_ns = 2500 * NS_PER_MS;
+    vcpus[0].access_ns = 500 * NS_PER_MS;
+    vcpus[0].exit_ns[VM_EXIT_HLT] = 1500 * NS_PER_MS;
+    vcpus[1].run_ns = 10;
+    vcpus[1].access_ns = 64; /* extrapolated */
+    assert_int_equal(stats_json(&vm, &root, NULL), 0);
+    guest = json_object_get(json_object_get(root, "vcpu0"), "guest");
+    assert_int_equal(json_integer_value(json_object_get(guest, "ns")), 3 * NS_PER_SEC);
+    assert_int_equal(json_integer_value(json_object_get(guest, "count")), 12);
+    guest = json_object_get(json_object_get(root, "vcpu1"), "guest");
+    assert_int_equal(json_integer_value(json_object_get(guest, "ns")), 0);
+    json_decref(root);
 }
 
 static void every_exit_reason_has_a_name_of_its_own(void **state)
@@ -224,6 +248,7 @@ int main(void)
         cmocka_unit_test(the_table_groups_numbers_and_leaves_out_exits_that_never_occurred),
         cmocka_unit_test(whoever_was_added_is_asked_in_order_until_it_is_removed),
         cmocka_unit_test(the_json_has_every_number),
+        cmocka_unit_test(time_in_the_guest_is_that_in_run_without_accesses_and_sleep),
         cmocka_unit_test(every_exit_reason_has_a_name_of_its_own),
         cmocka_unit_test(a_vm_that_never_ran_and_an_engine_without_counters_do),
         cmocka_unit_test(an_engine_may_report_hundreds_of_numbers),
