@@ -10,8 +10,8 @@ import vm
 
 pytestmark = pytest.mark.umbra_only
 # Half of the guest's CPUs at the least are at work: pipes, sorting and hashing in processes, and a program of threads.
-WORK = ("cd /tmp; (seq 60000 | sha256sum >out.1)& (seq 30000 | sort -r | md5sum >out.2)& "
-        "(seq 40000 | awk '{s = (s * 31 + $1) % 1000003} END {print s}' >out.3)& (/tests/parallel64 >out.4)& wait; "
+WORK = ("cd /tmp; (seq 20000 | sha256sum >out.1)& (seq 10000 | sort -r | md5sum >out.2)& "
+        "(seq 20000 | awk '{s = (s * 31 + $1) % 1000003} END {print s}' >out.3)& (/tests/parallel64 >out.4)& wait; "
         "cat out.1 out.2 out.3 out.4; rm out.*; cd - >/dev/null")
 ROUNDS = 10
 

@@ -1,6 +1,7 @@
 /* Work that only comes out right if CPUs see each other's memory, mappings and code: its checksums are the same on any number of CPUs. */
 #include <cpuid.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/mman.h>
@@ -10,7 +11,7 @@
 #include "check.h"
 
 #define THREADS 4
-#define ITEMS 20000
+#define ITEMS 4000
 #define QUEUE 64
 #define MAPPED_AT 0x70000000
 
@@ -114,8 +115,10 @@ static void *reader(void *argument)
 {
     for (;;) {
         uint64_t *page = atomic_load(&offered);
-        if (!page)
+        if (!page) {
+            sched_yield();
             continue;
+        }
         if (page == (uint64_t *)1)
             return argument;
         for (int i = 0; i < 512; i += 8)
@@ -140,7 +143,7 @@ static void mappings(void)
             CHECK(mprotect(page, 4096, PROT_READ) == 0);
         atomic_store(&offered, page);
         while (atomic_load(&offered))
-            ;
+            sched_yield();
         if (n % 2)
             CHECK(munmap(page, 4096) == 0);
     }
@@ -160,8 +163,10 @@ static void *caller(void *argument)
 {
     for (unsigned seen = 0; seen < 600;) {
         unsigned now = atomic_load(&version), a, b, c, d;
-        if (now == seen)
+        if (now == seen) {
+            sched_yield();
             continue;
+        }
         __cpuid(0, a, b, c, d); /* serializes */
         (void)(a + b + c + d);
         uint32_t value = code();
@@ -189,7 +194,7 @@ static void codes(void)
         rw[5] = 0xc3;
         atomic_store(&version, n);
         while (atomic_load(&done) != n)
-            ;
+            sched_yield();
     }
     CHECK(pthread_join(thread, NULL) == 0);
     report("code", code_sum);
