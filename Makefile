@@ -31,7 +31,8 @@ mode_release := -O2
 mode_debug := -Og
 mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
 mode_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all
-mode_tsan := -O1 -fsanitize=thread
+# It leaves no room for whole shadow tables.
+mode_tsan := -O1 -fsanitize=thread -DMMU_TABLE_BITS=20
 mode_cov := -O0 --coverage
 # Small tables, so that what is rare happens all the time.
 mode_stress := -O1 -DSHADOW_RECORDS=300U -DSHADOW_POPULATED_MAX=64U -DCACHE_BYTES=0x40000 -DCACHE_BLOCK_INSNS=5

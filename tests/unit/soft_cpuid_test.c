@@ -139,6 +139,30 @@ static void topology_has_a_core_for_each_vcpu(void **state)
     assert_int_equal(out[EBX] >> 16 & 0xff, f->svm.cpuid->amd ? 6 : 8);
 }
 
+/* 0x80000005 and 0x80000006 as a Zen 4 has them. */
+static void amd_caches_follow_from_the_older_leaves(void **state)
+{
+    static const uint32_t l1[4] = {0, 0, 0x20080140, 0x20080140}, l2_l3[4] = {0, 0, 0x04006140, 0x00409140};
+    static const struct {
+        uint32_t eax, ways, sets;
+    } want[] = {
+        {1 | 1 << 5 | 1 << 8, 8, 64}, {2 | 1 << 5 | 1 << 8, 8, 64}, {3 | 2 << 5 | 1 << 8, 8, 2048}, {3 | 3 << 5 | 1 << 8, 16, 8192}};
+    uint32_t out[4], none[4] = {0}, full[4] = {0, 0, 0x20ff0140, 0};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
+        assert_true(cpuid_amd_cache(l1, l2_l3, i, out));
+        assert_int_equal(out[EAX], want[i].eax);
+        assert_int_equal(out[EBX], 63 | (want[i].ways - 1) << 22);
+        assert_int_equal(out[ECX], want[i].sets - 1);
+    }
+    assert_false(cpuid_amd_cache(l1, l2_l3, 4, out));
+    assert_false(cpuid_amd_cache(none, none, 0, out));
+    assert_true(cpuid_amd_cache(full, none, 0, out));
+    assert_int_equal(out[EAX] >> 9 & 1, 1);
+    assert_int_equal(out[EBX], 63 | 511u << 22);
+}
+
 static void leaves_that_do_not_exist_are_zero(void **state)
 {
     static const uint32_t leaves[] = {3,    5,    0xa,        0xc,        0xf,        0x10,       0x12,       0x14,
@@ -194,6 +218,7 @@ int main(void)
         TEST(xsave_sizes_follow_xcr0),
         TEST(address_widths_agree_with_paging),
         TEST(topology_has_a_core_for_each_vcpu),
+        TEST(amd_caches_follow_from_the_older_leaves),
         TEST(leaves_that_do_not_exist_are_zero),
         TEST(cpuid_zero_extends_its_registers),
         TEST(the_description_names_every_offered_feature_within_its_buffer),

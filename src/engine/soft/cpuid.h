@@ -38,6 +38,11 @@ bool cpuid_offers(const struct soft_vm *, enum x86_feature);
 /* What CPUID answers on this vCPU: EAX, EBX, ECX, EDX. No libc inside. */
 void cpuid_guest(const struct soft_cpu *, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 
+/*
+ * AMD's leaf 0x8000001D, subleaf n, made from leaves 0x80000005 and 0x80000006. False where there is no such cache. The sharing is left open.
+ */
+bool cpuid_amd_cache(const uint32_t l1[4], const uint32_t l2_l3[4], unsigned n, uint32_t out[4]);
+
 /* Bytes of an XSAVE area for these components, standard or compacted (SDM vol. 1 13.4). */
 uint32_t cpuid_xsave_size(const struct soft_cpuid *, uint64_t components, bool compacted);
 

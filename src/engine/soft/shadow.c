@@ -61,6 +61,10 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 
     *s = (struct soft_shadow){.page_count = page_count};
     s->table[0] = reserve(4 * MMU_TABLE_BYTES, NULL);
+    if (!MMU_TABLE_IS_WHOLE) {
+        s->tag = reserve(4 * MMU_TABLE_BYTES, NULL);
+        ok = s->tag != NULL;
+    }
     if (s->table[0])
         s->table[1] = s->table[0] + 2 * MMU_TABLE_ENTRIES;
     for (unsigned i = 0; i < 2; i++) {
@@ -83,6 +87,7 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 void shadow_fini(struct soft_shadow *s)
 {
     release(s->table[0], 4 * MMU_TABLE_BYTES);
+    release(s->tag, 4 * MMU_TABLE_BYTES);
     for (unsigned i = 0; i < 2; i++) {
         release(s->list[i].records, SHADOW_RECORDS * sizeof(uint64_t));
         release(s->list[i].heads, MAX(s->page_count, 1) * sizeof(uint64_t));
@@ -94,7 +99,9 @@ void shadow_fini(struct soft_shadow *s)
 
 uint64_t shadow_lookup(const struct soft_shadow *s, gva_t gva, bool user, bool write)
 {
-    return s->table[user][(write ? MMU_TABLE_ENTRIES : 0) + entry_index(gva)];
+    uint64_t at = (user * 2 + write) * MMU_TABLE_ENTRIES + entry_index(gva);
+
+    return !s->tag || s->tag[at] == gva >> PAGE_SHIFT ? s->table[0][at] : 0;
 }
 
 static void list_forget(struct soft_shadow *s, struct shadow_list *list)
@@ -152,6 +159,12 @@ void shadow_note_miss(struct soft_shadow *s, gva_t gva, bool user, bool write)
     populate(s, &s->regions[entry_index(gva) >> (REGION_SHIFT - PAGE_SHIFT)], table_bit(user, write));
 }
 
+static inline void set_tag(struct soft_shadow *s, const struct shadow_fill *f, bool write)
+{
+    if (s->tag)
+        s->tag[(f->user * 2 + write) * MMU_TABLE_ENTRIES + entry_index(f->gva)] = f->gva >> PAGE_SHIFT;
+}
+
 void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 {
     struct shadow_list *list = &s->list[f->global];
@@ -176,9 +189,11 @@ void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 
     shadow_note_large(s, f->gva, f->shift);
     populate(s, region, table_bit(f->user, false));
+    set_tag(s, f, false);
     entry[0] = addend;
     if (f->write) {
         populate(s, region, table_bit(f->user, true));
+        set_tag(s, f, true);
         entry[MMU_TABLE_ENTRIES] = addend;
     }
 }

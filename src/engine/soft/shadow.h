@@ -47,6 +47,7 @@ struct shadow_counts {
 
 struct soft_shadow {
     uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES. One reservation */
+    uint64_t *tag;              /* where the tables are not whole: as table[0], the page that an entry is for; else NULL */
     struct shadow_list list[2]; /* [global] */
     uint8_t *regions;           /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
     uint8_t *giants;            /* per 1 GiB of gva: whether a 1 GiB page was filled */

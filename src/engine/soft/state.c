@@ -78,7 +78,7 @@ static void set_sregs(struct soft_cpu *cpu, const struct cpu_state *s)
     cpu->cr3 = s->cr3;
     cpu->cr4 = s->cr4;
     cpu->efer = s->efer;
-    cpu->apic_base = s->apic_base;
+    __atomic_store_n(&cpu->apic_base, s->apic_base, __ATOMIC_RELAXED); /* who sends interrupts looks at it */
 }
 
 static void set_msrs(struct soft_cpu *cpu, const struct cpu_state *s)

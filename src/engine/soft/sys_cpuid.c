@@ -101,7 +101,7 @@ static const struct feature features[] = {
     {X86_SSE4A, HOST, AMD, "sse4a"},
     {X86_MISALIGNSSE, HOST, AMD, "misalignsse"},
     {X86_PREFETCHW, HOST, ANY, "prefetchw"},
-    {X86_TOPOEXT, HOST, AMD, "topoext"},
+    {X86_TOPOEXT, OURS, AMD, "topoext"},
     {X86_SYSCALL, OURS, ANY, "syscall"},
     {X86_NX, OURS, ANY, "nx"},
     {X86_MMXEXT, HOST, AMD, "mmxext"},
@@ -376,6 +376,22 @@ static void add_caches(struct soft_cpuid *model, uint32_t leaf)
     }
 }
 
+/* A host may be a guest itself, without this leaf. */
+static void add_amd_caches(struct soft_cpuid *model)
+{
+    uint32_t l1[4], l2_l3[4], out[4];
+
+    host_leaf(0x8000001d, 0, out);
+    if (out[EAX] & 0x1f) {
+        add_caches(model, 0x8000001d);
+        return;
+    }
+    host_leaf(0x80000005, 0, l1);
+    host_leaf(0x80000006, 0, l2_l3);
+    for (unsigned i = 0; cpuid_amd_cache(l1, l2_l3, i, out); i++)
+        add_leaf(model, 0x8000001d, i, false, out);
+}
+
 static void add_xsave(struct soft_cpuid *model)
 {
     uint32_t size = cpuid_xsave_size(model, model->xcr0, false);
@@ -426,10 +442,8 @@ static void add_extended(struct soft_cpuid *model)
     add_leaf(model, 0x80000008, 0, true, out);
     if (!model->amd)
         return;
-    if (model_has(model, X86_TOPOEXT)) {
-        add_caches(model, 0x8000001d);
-        add_leaf(model, 0x8000001e, 0, true, (uint32_t[4]){0});
-    }
+    add_amd_caches(model);
+    add_leaf(model, 0x8000001e, 0, true, (uint32_t[4]){0});
     add_leaf(model, 0x80000021, 0, true, (uint32_t[4]){model->word[CPUID_80000021_EAX], 0, model->word[CPUID_80000021_ECX], 0});
 }
 
