@@ -7,6 +7,7 @@
 
 #include "engine/soft/ctx.h"
 #include "engine/soft/debug.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/masked.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/smp.h"
@@ -455,9 +456,14 @@ static int step_insn(struct soft_cpu *cpu)
     if (cpu->code_bits != 64)
         cpu->next_rip = (uint32_t)cpu->next_rip;
     result = execute(cpu, entry);
-    if (result == SOFT_FAULT)
+    if (result == SOFT_FAULT) {
+        if (cpu->debugger)
+            debugger_forget(cpu);
         return result;
+    }
     cpu->rip = cpu->next_rip;
+    if (cpu->debugger)
+        debugger_complete(cpu, &entry->insn);
     trap = single_steps(cpu, &entry->insn, trap);
     if (result == SOFT_OK && (trap || cpu->debug_hit))
         return debug_trap(cpu, trap);
