@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "engine/soft/cpuid.h"
+#include "engine/soft/kvmclock.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
@@ -310,6 +311,11 @@ static int soft_set_state(struct vcpu *vcpu, const struct cpu_state *state, unsi
     return 0;
 }
 
+static void soft_stood(struct vcpu *vcpu)
+{
+    kvmclock_stopped(vcpu->engine_data);
+}
+
 static int soft_msi(struct vm *vm, uint64_t addr, uint32_t data)
 {
     return lapic_msi(vm->engine_data, addr, data);
@@ -343,5 +349,6 @@ const struct engine engine_soft = {
     .msi = soft_msi,
     .extint = soft_extint,
     .nmi = soft_nmi,
+    .stood = soft_stood,
     .stats = soft_stats_report,
 };
