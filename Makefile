@@ -200,7 +200,6 @@ soak_suites = \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
-	cli-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
 	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \

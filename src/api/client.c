@@ -17,7 +17,7 @@
 #include "config/config.h"
 
 #define ANSWER_MAX MIB(4)
-#define CONNECT_TRIES 100
+#define CONNECT_TRIES 500
 #define CONNECT_WAIT_US 10000 /* between two, for a VM that is just starting or has many to accept */
 
 /* --- connecting --- */

@@ -12,7 +12,10 @@ typedef int carry_out(struct control_client *, const struct control_request *, j
 
 static const char *state_name(struct vm *vm)
 {
-    return vm_is_held(vm, VM_HOLD_USER) ? "paused" : "running";
+    if (vm_is_held(vm, VM_HOLD_USER))
+        return "paused";
+    /* A debugger stops all of them together. */
+    return atomic_load(&vm->vcpus[0]->requests) & VCPU_HOLD ? "debugged" : "running";
 }
 
 /* Takes the value. */

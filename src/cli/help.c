@@ -6,7 +6,8 @@
 #include "cli/escape.h"
 #include "config/options.h"
 
-static const char statuses[] = "  0  the guest powered off (or rebooted, with --no-reboot), or Ctrl-a x\n"
+static const char statuses[] = "  0  the guest powered off (or rebooted, with --no-reboot), or Ctrl-a x,\n"
+                               "     or umbra kill\n"
                                "  1  the host failed: a file, memory, a terminal\n"
                                "  2  the command line or the configuration is wrong\n"
                                "  3  the guest triple-faulted\n"

@@ -66,8 +66,26 @@ static bool show_json(const json_t *answer)
 
 /* --- again and again --- */
 
+/* False when the signal is the end. */
+static bool on_signal(int signals, bool on_screen)
+{
+    struct signalfd_siginfo info;
+
+    if (read(signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return true;
+    if (info.ssi_signo != SIGTSTP)
+        return false;
+    if (on_screen)
+        fputs(LEAVE_SCREEN, stdout);
+    fflush(stdout);
+    raise(SIGSTOP);
+    if (on_screen)
+        fputs(SHOW_SCREEN, stdout);
+    return true;
+}
+
 /* Until it is time for the next look. False when it is over: by a signal, or because the VM has *ended. */
-static bool wait_for_next(const struct client *client, int signals, int interval_ms, bool *ended)
+static bool wait_for_next(const struct client *client, int signals, int interval_ms, bool on_screen, bool *ended)
 {
     struct pollfd p[] = {{.fd = signals, .events = POLLIN}, {.fd = client->fd, .events = POLLIN}};
     uint64_t until = clock_monotonic_ns() + (uint64_t)interval_ms * NS_PER_MS, now;
@@ -76,7 +94,7 @@ static bool wait_for_next(const struct client *client, int signals, int interval
         int n = poll(p, ARRAY_SIZE(p), (int)((until - now) / NS_PER_MS) + 1);
 
         *ended = n > 0 && p[1].revents;
-        if (n > 0 || (n < 0 && errno != EINTR))
+        if (*ended || (n < 0 && errno != EINTR) || (n > 0 && !on_signal(signals, on_screen)))
             return false;
     }
     return true;
@@ -91,6 +109,7 @@ static int take_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGTSTP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -109,7 +128,7 @@ static int look(struct client *client, bool as_json, int interval_ms, struct err
         shown = as_json ? show_json(answer) : show_table(answer, before, on_screen);
         json_decref(before);
         before = answer;
-        if (!interval_ms || !wait_for_next(client, signals, interval_ms, &ended))
+        if (!interval_ms || !wait_for_next(client, signals, interval_ms, on_screen, &ended))
             break;
     }
     if (on_screen && before)

@@ -132,6 +132,12 @@ struct engine {
     int (*nmi)(struct vcpu *);                             /* any thread */
 
     /*
+     * The vCPU stood for a while, in which the guest's clocks ran on: tell the guest by its paravirtual clock, so that its watchdogs take no
+     * offence. vCPU thread, outside run(). NULL: there is no such way.
+     */
+    void (*stood)(struct vcpu *);
+
+    /*
      * From the next run() on; replaces what was asked before, and NULL asks for nothing. Copied. vCPU thread, outside run(). 0, -EINVAL for
      * what the engine does not do, or -errno, and then what was asked before stays. A NULL function: the engine has no debugging.
      */

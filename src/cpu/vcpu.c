@@ -178,6 +178,8 @@ static bool answer_requests(struct vcpu *vcpu, uint64_t *now_ns)
     vcpu->standing = false;
     vm->paused--;
     pthread_mutex_unlock(&vm->lock);
+    if (vm->engine->stood && !(requests & VCPU_STOP))
+        vm->engine->stood(vcpu);
     *now_ns = clock_monotonic_ns();
     return !(requests & VCPU_STOP);
 }

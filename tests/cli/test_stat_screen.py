@@ -86,6 +86,17 @@ def test_watch_on_a_terminal_rewrites_a_screen_of_its_own_and_gives_the_terminal
     assert t.is_as_before()
 
 
+def test_watch_that_is_stopped_gives_the_terminal_back_meanwhile(running, terminal):
+    running(guests.SPIN)
+    t = terminal("stat", "box", "--watch=0.1")
+    t.expect(b"rates of the last")
+    t.process.send_signal(signal.SIGTSTP)
+    t.expect(NORMAL)
+    t.process.send_signal(signal.SIGCONT)
+    t.expect(ALTERNATE)
+    t.expect(b"rates of the last")
+
+
 def test_watch_ends_with_the_vm(umbra, running, terminal):
     running(guests.SPIN)
     t = terminal("stat", "box", "--watch=0.1")

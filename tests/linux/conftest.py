@@ -1,6 +1,7 @@
 """What the tests that boot Linux share: one guest for everything that leaves it as it was."""
 import os
 import re
+import tempfile
 
 import pytest
 
@@ -17,6 +18,14 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if vm.IS_QEMU and item.get_closest_marker("umbra_only"):
             item.add_marker(pytest.mark.skip(reason="about umbra itself"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_dir():
+    """VMs of other test runs have names too."""
+    with tempfile.TemporaryDirectory(prefix="umbra-test-") as path:
+        os.environ["XDG_RUNTIME_DIR"] = path
+        yield path
 
 
 @pytest.fixture(scope="session", autouse=True)

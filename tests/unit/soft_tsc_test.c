@@ -143,7 +143,7 @@ static uint64_t guest_reads(const struct fixture *f, gpa_t gpa)
     memcpy(&mul, ram + gpa + 24, 4);
     memcpy(&shift, ram + gpa + 28, 1);
     assert_int_equal(version & 1, 0);
-    assert_int_equal(ram[gpa + 29], 1); /* TSC stable */
+    assert_int_equal(ram[gpa + 29] & 1, 1); /* TSC stable */
     delta = tsc_guest(&f->cpu) - stamp;
     if (shift >= 0)
         delta <<= shift;
@@ -198,6 +198,23 @@ static void versions_grow_and_a_changed_offset_is_followed(void **state)
     assert_int_equal(after, before + 2);
 }
 
+/* Bit 1 of the flags at byte 29; the time goes on as if nothing had been. */
+static void a_guest_that_was_stopped_is_told_so_until_it_has_seen_it(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t time;
+
+    memset(ram + 0x1000, 0, 32);
+    kvmclock_stopped(&f->cpu); /* nobody to tell */
+    assert_int_equal(ram[0x1000 + 29], 0);
+    kvmclock_msr_write(&f->cpu, MSR_KVM_SYSTEM_TIME, 0x1001);
+    assert_int_equal(ram[0x1000 + 29], 1);
+    time = guest_reads(f, 0x1000);
+    kvmclock_stopped(&f->cpu);
+    assert_int_equal(ram[0x1000 + 29], 3);
+    assert_in_range(guest_reads(f, 0x1000), time, time + NS_PER_SEC);
+}
+
 static void every_frequency_scales(void **state)
 {
     struct fixture *f = *state;
@@ -249,6 +266,7 @@ int main(void)
         TSC_TEST(deadlines_are_in_the_future_by_the_rest),
         TSC_TEST(kvmclock_runs_as_the_hosts_clock),
         TSC_TEST(versions_grow_and_a_changed_offset_is_followed),
+        TSC_TEST(a_guest_that_was_stopped_is_told_so_until_it_has_seen_it),
         TSC_TEST(every_frequency_scales),
         TSC_TEST(wall_clock_plus_system_time_is_now),
         TSC_TEST(addresses_outside_memory_do_no_harm),

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/soft/cpuid.h"
 #include "engine/soft/debugger.h"
+#include "engine/soft/kvmclock.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
@@ -314,6 +315,11 @@ static int soft_set_state(struct vcpu *vcpu, const struct cpu_state *state, unsi
     return 0;
 }
 
+static void soft_stood(struct vcpu *vcpu)
+{
+    kvmclock_stopped(vcpu->engine_data);
+}
+
 static int soft_msi(struct vm *vm, uint64_t addr, uint32_t data)
 {
     return lapic_msi(vm->engine_data, addr, data);
@@ -349,5 +355,6 @@ const struct engine engine_soft = {
     .nmi = soft_nmi,
     .debug = debugger_set,
     .debug_caps = ENGINE_DEBUG_BREAKPOINTS | ENGINE_DEBUG_READS,
+    .stood = soft_stood,
     .stats = soft_stats_report,
 };

@@ -4,7 +4,8 @@
 #include "base/clock.h"
 
 #define SYSTEM_TIME_ENABLE BIT(0)
-#define PVCLOCK_TSC_STABLE 0x01 /* flags: one reading serves all vCPUs */
+#define PVCLOCK_TSC_STABLE 0x01    /* flags: one reading serves all vCPUs */
+#define PVCLOCK_GUEST_STOPPED 0x02 /* cleared by the guest when it has seen it */
 
 /* Both as in Documentation/virt/kvm/x86/msr.rst. An odd version: the rest is being written. */
 struct pvclock_vcpu_time_info {
@@ -64,7 +65,7 @@ static void write_versioned(struct mem *mem, gpa_t gpa, void *body, size_t size)
     (void)mem_write(mem, gpa, version, sizeof(*version)); /* it was writable a moment ago */
 }
 
-void kvmclock_update(struct soft_cpu *cpu)
+static void write_clock(struct soft_cpu *cpu, uint8_t flags)
 {
     const struct soft_vm *svm = cpu->svm;
     /*
@@ -74,13 +75,23 @@ void kvmclock_update(struct soft_cpu *cpu)
     struct pvclock_vcpu_time_info info = {
         .tsc_timestamp = svm->tsc_base + cpu->tsc_offset,
         .system_time = 0,
-        .flags = PVCLOCK_TSC_STABLE,
+        .flags = flags,
     };
 
     if (!(cpu->kvm_system_time & SYSTEM_TIME_ENABLE))
         return;
     scale(svm->tsc_hz, &info.tsc_to_system_mul, &info.tsc_shift);
     write_versioned(svm->mem, cpu->kvm_system_time & ~SYSTEM_TIME_ENABLE, &info, sizeof(info));
+}
+
+void kvmclock_update(struct soft_cpu *cpu)
+{
+    write_clock(cpu, PVCLOCK_TSC_STABLE);
+}
+
+void kvmclock_stopped(struct soft_cpu *cpu)
+{
+    write_clock(cpu, PVCLOCK_TSC_STABLE | PVCLOCK_GUEST_STOPPED);
 }
 
 static void write_wall_clock(struct soft_cpu *cpu)
