@@ -202,6 +202,8 @@ soak_suites = \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
 	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
+	guest-tsan "$(call guests_of,tsan,step) -k several" \
+	unit-tsan "build/tsan/tests/unit/soft_smp_test" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
@@ -224,6 +226,7 @@ test: test-builds
 
 # Hours where the others take minutes.
 soak: test-builds
+	@$(MAKE) --no-print-directory -j$(JOBS) m=tsan build/tsan/umbra build/tsan/tests/unit/soft_smp_test
 	@tests/run $(soak_suites)
 
 # Every test in the lab, or those with T in their name: an emulated machine with AMD-V and a real KVM (docs/testing.md).
