@@ -5,7 +5,8 @@
 set -eu
 
 case ${1-} in
-build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev liburing-dev libslirp-dev acpica-tools" ;;
+build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev liburing-dev libslirp-dev acpica-tools \
+    systemtap-sdt-dev" ;;
 guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils e2fsprogs" ;;
 image) packages="mmdebstrap debian-archive-keyring fakeroot uidmap openssh-client" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \

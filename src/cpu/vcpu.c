@@ -31,8 +31,9 @@ static unsigned long add(atomic_ulong *counter, unsigned long n)
 #define TIME_ONE_IN 64
 
 /* When the access began, or 0 when this one is not timed. */
-static uint64_t access_begin(struct vcpu *vcpu, enum vm_exit_reason reason)
+static uint64_t access_begin(struct vcpu *vcpu, enum vm_exit_reason reason, uint64_t address)
 {
+    trace_exit(&vcpu->vm->trace, vcpu->index, reason, address);
     return add(&vcpu->exits[reason], 1) % TIME_ONE_IN == 0 ? clock_monotonic_ns() : 0;
 }
 
@@ -44,11 +45,12 @@ static void access_end(struct vcpu *vcpu, enum vm_exit_reason reason, uint64_t b
         add(&vcpu->exit_ns[reason], ns);
         add(&vcpu->access_ns, ns);
     }
+    trace_entry(&vcpu->vm->trace, vcpu->index);
 }
 
 uint64_t vcpu_pio_read(struct vcpu *vcpu, uint16_t port, unsigned size)
 {
-    uint64_t began = access_begin(vcpu, VM_EXIT_PIO);
+    uint64_t began = access_begin(vcpu, VM_EXIT_PIO, port);
     uint64_t value = bus_read(&vcpu->vm->pio, port, size);
 
     access_end(vcpu, VM_EXIT_PIO, began);
@@ -57,7 +59,7 @@ uint64_t vcpu_pio_read(struct vcpu *vcpu, uint16_t port, unsigned size)
 
 void vcpu_pio_write(struct vcpu *vcpu, uint16_t port, unsigned size, uint64_t value)
 {
-    uint64_t began = access_begin(vcpu, VM_EXIT_PIO);
+    uint64_t began = access_begin(vcpu, VM_EXIT_PIO, port);
 
     bus_write(&vcpu->vm->pio, port, size, value);
     access_end(vcpu, VM_EXIT_PIO, began);
@@ -65,7 +67,7 @@ void vcpu_pio_write(struct vcpu *vcpu, uint16_t port, unsigned size, uint64_t va
 
 uint64_t vcpu_mmio_read(struct vcpu *vcpu, gpa_t gpa, unsigned size)
 {
-    uint64_t began = access_begin(vcpu, VM_EXIT_MMIO);
+    uint64_t began = access_begin(vcpu, VM_EXIT_MMIO, gpa);
     uint64_t value = bus_read(&vcpu->vm->mmio, gpa, size);
 
     access_end(vcpu, VM_EXIT_MMIO, began);
@@ -74,7 +76,7 @@ uint64_t vcpu_mmio_read(struct vcpu *vcpu, gpa_t gpa, unsigned size)
 
 void vcpu_mmio_write(struct vcpu *vcpu, gpa_t gpa, unsigned size, uint64_t value)
 {
-    uint64_t began = access_begin(vcpu, VM_EXIT_MMIO);
+    uint64_t began = access_begin(vcpu, VM_EXIT_MMIO, gpa);
 
     bus_write(&vcpu->vm->mmio, gpa, size, value);
     access_end(vcpu, VM_EXIT_MMIO, began);
@@ -180,6 +182,17 @@ static bool answer_requests(struct vcpu *vcpu, uint64_t *now_ns)
     return !(requests & VCPU_STOP);
 }
 
+/* What the exit was about, where that is an address. */
+static uint64_t exit_address(const struct vm_exit *exit)
+{
+    switch (exit->reason) {
+    case VM_EXIT_PIO: return exit->pio.port;
+    case VM_EXIT_MMIO: return exit->mmio.gpa;
+    case VM_EXIT_DEBUG: return exit->debug.gva;
+    default: return 0;
+    }
+}
+
 static void run(struct vcpu *vcpu)
 {
     const struct engine *engine = vcpu->vm->engine;
@@ -192,6 +205,7 @@ static void run(struct vcpu *vcpu)
 
         add(&vcpu->entries, 1);
         atomic_store_explicit(&vcpu->entered_ns, before, memory_order_relaxed);
+        trace_entry(&vcpu->vm->trace, vcpu->index);
         error = engine->run(vcpu, &exit);
         now = clock_monotonic_ns();
         atomic_store_explicit(&vcpu->entered_ns, 0, memory_order_relaxed);
@@ -200,6 +214,7 @@ static void run(struct vcpu *vcpu)
             cannot_go_on(vcpu, strerror(-error));
             continue;
         }
+        trace_exit(&vcpu->vm->trace, vcpu->index, exit.reason, exit_address(&exit));
         before = now;
         add(&vcpu->exits[exit.reason], 1);
         handle_exit(vcpu, &exit);

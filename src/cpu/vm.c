@@ -14,6 +14,7 @@ void vm_init(struct vm *vm)
 
 void vm_fini(struct vm *vm)
 {
+    trace_free(&vm->trace);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
 }

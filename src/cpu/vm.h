@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "cpu/engine.h"
+#include "cpu/trace.h"
 #include "event/loop.h"
 #include "mem/bus.h"
 #include "mem/mem.h"
@@ -99,6 +100,7 @@ struct vm {
     struct vcpu *vcpus[VCPU_MAX];
     unsigned vcpu_count;
     struct stats_reporter *reporters; /* stats_add(); the loop's thread */
+    struct trace trace;
 
     pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t changed;

@@ -51,6 +51,14 @@ static int on_msi(void *opaque, uint64_t addr, uint32_t data)
     return m->vm.engine->msi(&m->vm, addr, data);
 }
 
+static int on_ioapic_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+    struct machine *m = opaque;
+
+    trace_interrupt(&m->vm.trace, "ioapic", addr, data);
+    return on_msi(opaque, addr, data);
+}
+
 static int extint_ack(void *opaque)
 {
     struct machine *m = opaque;
@@ -143,7 +151,7 @@ static void pic_fini(struct machine *m)
 
 static int ioapic_part_init(struct machine *m, struct err *e)
 {
-    int error = ioapic_init(&m->ioapic, &m->vm.mmio, on_msi, m, e);
+    int error = ioapic_init(&m->ioapic, &m->vm.mmio, on_ioapic_msi, m, e);
 
     if (!error)
         isa_irq_init(&m->isa, &m->pic, &m->ioapic);
@@ -260,6 +268,7 @@ static int pci_init(struct machine *m, struct err *e)
                     .io_size = BOOT_PCI_IO_SIZE},
         .msi = on_msi,
         .msi_opaque = m,
+        .trace = &m->vm.trace,
         .reset_read = reset_ctl_read,
         .reset_write = reset_ctl_write,
         .reset_ctl = &m->reset_ctl,

@@ -112,7 +112,8 @@ static void report(void *dev, struct stats_out *out)
 
 static int add(struct machine *m, unsigned kind, unsigned index, struct err *e)
 {
-    const struct virtio_env env = {.mem = &m->vm.mem, .loop = m->vm.loop, .inline_work = m->vm.config.queue_work == QUEUE_WORK_INLINE};
+    const struct virtio_env env = {
+        .mem = &m->vm.mem, .loop = m->vm.loop, .inline_work = m->vm.config.queue_work == QUEUE_WORK_INLINE, .trace = &m->vm.trace};
     struct machine_virtio *v = &m->virtio[m->virtio_count];
     struct virtio_device *dev;
     char label[sizeof(dev->label)];

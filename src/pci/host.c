@@ -175,6 +175,7 @@ int pci_host_init(struct pci_host *h, const struct pci_host_options *o, struct e
         .ecam = {"PCI configuration window", o->windows.ecam, o->windows.ecam_size, &ecam_ops, h},
         .msi = o->msi,
         .msi_opaque = o->msi_opaque,
+        .trace = o->trace,
         .reset_read = o->reset_read,
         .reset_write = o->reset_write,
         .reset_ctl = o->reset_ctl,

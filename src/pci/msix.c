@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bug.h"
+#include "cpu/trace.h"
 #include "pci/regs.h"
 
 #define CONTROL 2 /* Message Control, from the capability's start */
@@ -80,7 +81,10 @@ static void send(struct msix *m, unsigned v)
     struct pci_host *h = m->dev->host;
     uint64_t addr = (uint64_t)entry[ADDRESS_HIGH] << 32 | entry[ADDRESS_LOW];
 
-    if (h && h->msi && h->msi(h->msi_opaque, addr, entry[DATA]))
+    if (!h || !h->msi)
+        return;
+    trace_interrupt(h->trace, m->dev->name, addr, entry[DATA]);
+    if (h->msi(h->msi_opaque, addr, entry[DATA]))
         log_guest(&m->complaints, "%s: nobody takes the message %#x to 0x%llx of MSI-X vector %u", m->dev->name, entry[DATA],
                   (unsigned long long)addr, v);
 }

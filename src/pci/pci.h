@@ -17,6 +17,7 @@ enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* ta
 
 struct pci_host;
 struct pci_device;
+struct trace;
 
 struct pci_ids {
     uint16_t vendor, device, subsystem_vendor, subsystem;
@@ -125,6 +126,7 @@ struct pci_host {
     struct pci_device bridge; /* slot 0 */
     int (*msi)(void *opaque, uint64_t addr, uint32_t data);
     void *msi_opaque;
+    struct trace *trace;
     uint8_t (*reset_read)(struct reset_ctl *); /* the byte at 0xcf9 belongs to the reset control register */
     void (*reset_write)(struct reset_ctl *, uint8_t value);
     struct reset_ctl *reset_ctl;
@@ -136,6 +138,7 @@ struct pci_host_options {
     struct irq_line intx[PCI_INTX_LINES];
     int (*msi)(void *opaque, uint64_t addr, uint32_t data); /* any thread; as ioapic_init()'s */
     void *msi_opaque;
+    struct trace *trace; /* of the messages; may be NULL */
     uint8_t (*reset_read)(struct reset_ctl *);
     void (*reset_write)(struct reset_ctl *, uint8_t value);
     struct reset_ctl *reset_ctl;

@@ -65,6 +65,7 @@ static void wake_loop(struct virtio_kick *kick)
 static void kick_locked(struct virtio_device *dev, unsigned queue, unsigned rung)
 {
     dev->queues[queue].stats.kicks += rung;
+    trace_kick(dev->env.trace, dev->label, queue);
     if (virtio_queue_ready(dev, queue))
         dev->ops->kick(dev, queue);
 }
@@ -211,7 +212,13 @@ int virtio_pop(struct virtio_device *dev, unsigned queue, struct virtq_chain *ch
 
 void virtio_publish(struct virtio_device *dev, unsigned queue)
 {
-    if (virtio_queue_ready(dev, queue) && virtq_publish(&dev->queues[queue]))
+    bool wanted;
+
+    if (!virtio_queue_ready(dev, queue))
+        return;
+    wanted = virtq_publish(&dev->queues[queue]);
+    trace_completion(dev->env.trace, dev->label, queue, wanted);
+    if (wanted)
         interrupt(dev, (int)queue);
 }
 

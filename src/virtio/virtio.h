@@ -7,6 +7,7 @@
 #include "base/device.h"
 #include "base/log.h"
 #include "cpu/stats.h"
+#include "cpu/trace.h"
 #include "event/loop.h"
 #include "mem/mem.h"
 #include "virtio/queue.h"
@@ -59,7 +60,8 @@ struct virtio_state {
 struct virtio_env {
     struct mem *mem;
     struct loop *loop;
-    bool inline_work; /* a doorbell's work is done by the vCPU that rang it, not by the loop */
+    bool inline_work;    /* a doorbell's work is done by the vCPU that rang it, not by the loop */
+    struct trace *trace; /* may be NULL */
 };
 
 struct virtio_kick {

@@ -268,7 +268,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     f.in = (struct input){data, size};
     f.backend = (struct net_backend){.ops = &ops, .offloads = ALL_OFFLOADS};
     f.reading = f.wait_to_send = false;
-    env = (struct virtio_env){&f.mem, f.loop, true};
+    env = (struct virtio_env){.mem = &f.mem, .loop = f.loop, .inline_work = true};
     f.dev = virtio_net_new(&env, "net0", &f.backend, mac, &e);
     BUG_ON(!f.dev);
     start(&f);

@@ -349,7 +349,7 @@ static inline bool set_mode(struct fixture *f, uint8_t mode, uint8_t on)
 
 static inline struct virtio_device *make_device(struct fixture *f, unsigned offloads, struct recorder **backend)
 {
-    struct virtio_env env = {&f->mem, f->loop, true};
+    struct virtio_env env = {.mem = &f->mem, .loop = f->loop, .inline_work = true};
     struct recorder *r = calloc(1, sizeof(*r));
     struct virtio_device *dev;
     struct err e;

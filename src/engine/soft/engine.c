@@ -283,6 +283,7 @@ void run_sleep(struct soft_cpu *cpu)
     uint64_t start = clock_monotonic_ns();
 
     soft_vec_park(cpu);
+    trace_exit(&cpu->svm->vm->trace, cpu->vcpu->index, VM_EXIT_HLT, 0);
     smp_leave(cpu);
     atomic_store(&cpu->asleep, 1);
     while (!atomic_load(&cpu->attention))
@@ -291,6 +292,7 @@ void run_sleep(struct soft_cpu *cpu)
     smp_enter(cpu);
     atomic_fetch_add_explicit(&cpu->vcpu->exits[VM_EXIT_HLT], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&cpu->vcpu->exit_ns[VM_EXIT_HLT], clock_monotonic_ns() - start, memory_order_relaxed);
+    trace_entry(&cpu->svm->vm->trace, cpu->vcpu->index);
 }
 
 static int soft_get_state(struct vcpu *vcpu, struct cpu_state *state, unsigned groups)

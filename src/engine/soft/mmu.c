@@ -144,6 +144,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         .global = m.global,
     };
     shadow_fill(&cpu->mmu->shadow, &fill);
+    DTRACE_PROBE3(umbra, shadow_fill, cpu->vcpu->index, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);

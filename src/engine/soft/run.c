@@ -15,12 +15,22 @@
 
 /* --- events --- */
 
+static void tell_of_injection(struct soft_cpu *cpu, unsigned vector)
+{
+    struct trace *trace = &cpu->svm->vm->trace;
+
+    if (trace_is_open(trace))
+        soft_vec_park(cpu);
+    trace_inject(trace, cpu->vcpu->index, vector);
+}
+
 static int deliver_interrupt(struct soft_cpu *cpu)
 {
     int vector = lapic_take(cpu);
 
     if (vector < 0)
         return SOFT_OK;
+    tell_of_injection(cpu, (unsigned)vector);
     struct soft_exception event = {.vector = (uint8_t)vector};
     cpu->halted = false;
     return soft_deliver(cpu, EVENT_EXTERNAL, &event);
@@ -30,6 +40,7 @@ static int deliver_nmi(struct soft_cpu *cpu)
 {
     struct soft_exception event = {.vector = EXC_NMI};
 
+    tell_of_injection(cpu, EXC_NMI);
     atomic_store(&cpu->nmi_pending, false);
     cpu->halted = false;
     return soft_deliver(cpu, EVENT_NMI, &event);
