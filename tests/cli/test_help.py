@@ -7,7 +7,7 @@ import pytest
 from conftest import BINARY
 
 OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
-           "no-reboot", "debug-exit", "stats", "config"]
+           "fw-cfg", "no-reboot", "debug-exit", "stats", "config"]
 
 
 def text(umbra, *args):
