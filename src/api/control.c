@@ -21,6 +21,7 @@ void control_hang_up(struct control_client *client)
 {
     if (client->console)
         control_console_detach(client);
+    control_trace_detach(client);
     loop_remove_fd(client->control->machine->vm.loop, &client->fd);
     close(client->fd.fd);
     client->control->clients[client->place] = NULL;

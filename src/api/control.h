@@ -37,6 +37,9 @@ struct control {
     struct loop_timer rested;
     struct console_share share;
     struct control_client *clients[CONTROL_CLIENTS_MAX]; /* NULL: a free place */
+    struct control_client *tracer;                       /* whose the VM's trace is; NULL: nobody traces */
+    bool trace_closed;                                   /* its window: what is there stays and can be read */
+    struct loop_timer trace_end;
 };
 
 /*
@@ -52,7 +55,7 @@ void control_fini(struct control *);
 /* What the machine is to be given as its consoles, for others to see them too; host is copied. After control_init(). */
 struct machine_consoles control_consoles(struct control *, const struct machine_consoles *host);
 
-/* --- for the files that serve clients: control.c, control_commands.c, control_console.c --- */
+/* --- for the files that serve clients: control.c, control_commands.c, control_console.c, control_trace.c --- */
 
 void control_hang_up(struct control_client *); /* frees it */
 void control_watch(struct control_client *, uint32_t events);
@@ -66,6 +69,15 @@ void control_console_begin(struct control_client *);
 void control_console_ready(struct control_client *, uint32_t events);
 void control_console_detach(struct control_client *);
 void control_console_flush(struct control_client *);
+
+/*
+ * The VM's trace becomes the client's (0 or -errno with a sentence; it has one at a time) until detach, with which the client hangs up: a window
+ * of so many events and milliseconds. A read tells whether it is open, how many events there are, and when it is closed the next of them; end
+ * closes it.
+ */
+int control_trace_open(struct control_client *, unsigned long events, unsigned ms, struct err *);
+int control_trace_read(struct control_client *, unsigned long from, bool end, struct json_t *answer, struct err *);
+void control_trace_detach(struct control_client *);
 
 /* Carries a request out and puts into answer what its answer has besides "id" and "ok". 0, or -errno with a sentence. */
 int control_carry_out(struct control_client *, const struct control_request *, struct json_t *answer, struct err *);

@@ -158,10 +158,32 @@ static int resize(struct control_client *client, const struct control_request *r
     return err_set(e, ENOTSUP, "the VM's console is a serial line, which does not tell the size of a window");
 }
 
+static int trace(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    (void)answer;
+    return control_trace_open(client, (unsigned long)request->number[0], (unsigned)request->number[1], e);
+}
+
+static int trace_read(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    return control_trace_read(client, (unsigned long)request->number[0], false, answer, e);
+}
+
+static int trace_end(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)
+{
+    (void)request;
+    return control_trace_read(client, 0, true, answer, e);
+}
+
 static carry_out *const commands[CONTROL_KIND_COUNT] = {
-    [CONTROL_INFO] = info,     [CONTROL_PAUSE] = pause_vm,  [CONTROL_RESUME] = resume_vm, [CONTROL_POWER_BUTTON] = power_button,
-    [CONTROL_RESET] = reset,   [CONTROL_NMI] = nmi,         [CONTROL_QUIT] = quit,        [CONTROL_STAT] = statistics,
-    [CONTROL_SCREEN] = screen, [CONTROL_CONSOLE] = console, [CONTROL_BREAK] = send_break, [CONTROL_RESIZE] = resize,
+    [CONTROL_INFO] = info,           [CONTROL_PAUSE] = pause_vm,
+    [CONTROL_RESUME] = resume_vm,    [CONTROL_POWER_BUTTON] = power_button,
+    [CONTROL_RESET] = reset,         [CONTROL_NMI] = nmi,
+    [CONTROL_QUIT] = quit,           [CONTROL_STAT] = statistics,
+    [CONTROL_SCREEN] = screen,       [CONTROL_CONSOLE] = console,
+    [CONTROL_BREAK] = send_break,    [CONTROL_RESIZE] = resize,
+    [CONTROL_TRACE] = trace,         [CONTROL_TRACE_READ] = trace_read,
+    [CONTROL_TRACE_END] = trace_end,
 };
 
 int control_carry_out(struct control_client *client, const struct control_request *request, json_t *answer, struct err *e)

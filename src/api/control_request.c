@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "cpu/trace.h"
+
 /* A member that a request must have: a whole number in these bounds. */
 struct parameter {
     const char *name;
@@ -15,12 +17,19 @@ static const struct {
     struct parameter numbers[CONTROL_NUMBERS_MAX]; /* the first without a name ends them */
 } shapes[CONTROL_KIND_COUNT] = {
     [CONTROL_RESIZE] = {{{"columns", 0, UINT16_MAX}, {"rows", 0, UINT16_MAX}}},
+    [CONTROL_TRACE] = {{{"events", 1, TRACE_EVENTS_MAX}, {"ms", 1, CONTROL_TRACE_MS_MAX}}},
+    [CONTROL_TRACE_READ] = {{{"from", 0, TRACE_EVENTS_MAX}}},
 };
 
 const char *const control_request_names[CONTROL_KIND_COUNT] = {
-    [CONTROL_INFO] = "info",     [CONTROL_PAUSE] = "pause",     [CONTROL_RESUME] = "resume", [CONTROL_POWER_BUTTON] = "power-button",
-    [CONTROL_RESET] = "reset",   [CONTROL_NMI] = "nmi",         [CONTROL_QUIT] = "quit",     [CONTROL_STAT] = "stat",
-    [CONTROL_SCREEN] = "screen", [CONTROL_CONSOLE] = "console", [CONTROL_BREAK] = "break",   [CONTROL_RESIZE] = "resize",
+    [CONTROL_INFO] = "info",           [CONTROL_PAUSE] = "pause",
+    [CONTROL_RESUME] = "resume",       [CONTROL_POWER_BUTTON] = "power-button",
+    [CONTROL_RESET] = "reset",         [CONTROL_NMI] = "nmi",
+    [CONTROL_QUIT] = "quit",           [CONTROL_STAT] = "stat",
+    [CONTROL_SCREEN] = "screen",       [CONTROL_CONSOLE] = "console",
+    [CONTROL_BREAK] = "break",         [CONTROL_RESIZE] = "resize",
+    [CONTROL_TRACE] = "trace",         [CONTROL_TRACE_READ] = "trace-read",
+    [CONTROL_TRACE_END] = "trace-end",
 };
 
 /* What a sentence may quote of a client's text: printable, and not much of it. */

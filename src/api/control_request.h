@@ -7,6 +7,8 @@ struct json_t;
 
 #define CONTROL_REQUEST_MAX 4096 /* bytes of a line, without its end */
 
+#define CONTROL_TRACE_MS_MAX 3600000
+
 enum control_kind {
     CONTROL_INFO,
     CONTROL_PAUSE,
@@ -20,6 +22,9 @@ enum control_kind {
     CONTROL_CONSOLE,
     CONTROL_BREAK,
     CONTROL_RESIZE,
+    CONTROL_TRACE,
+    CONTROL_TRACE_READ,
+    CONTROL_TRACE_END,
     CONTROL_KIND_COUNT,
 };
 

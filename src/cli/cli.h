@@ -46,6 +46,7 @@ int command_run(const struct command *, int argc, char **argv);
 
 /* An option of the command, by its name. */
 bool command_given(const struct command_args *, const char *option);
+const char *command_value(const struct command_args *, const char *option); /* NULL: not given, or without one */
 /* Its value in seconds, in milliseconds: at most a day. *ms is left alone when the option has none. 0 or -EINVAL with a sentence. */
 int command_ms(const struct command_args *, const char *option, int *ms, struct err *);
 
@@ -59,6 +60,7 @@ int cli_stop(const struct command_args *);
 int cli_stat(const struct command_args *);
 int cli_console(const struct command_args *);
 int cli_screen(const struct command_args *);
+int cli_trace(const struct command_args *);
 
 /* What was printed has arrived: EXIT_SUCCESS, or EXIT_FAILURE. */
 int cli_printed(void);

@@ -48,6 +48,13 @@ const struct command commands[] = {
              "counters.",
      .options = {{"watch", "[=SECONDS]", "again each second, or as often as said, with the rates between\ntwo looks; Ctrl-C ends it"},
                  {"json", NULL, "the numbers as JSON, a line for each look"}}},
+    {"trace", "what happens between a VM's guest and its devices", .act = cli_trace, .wants_vm = true,
+     .help = "Prints one time line of what happens from now on: where each CPU enters the guest and leaves it and why, devices that\n"
+             "look at their queues, show what they have done and send interrupts. It ends after a second or 1000 events, what is\n"
+             "first, or as said; Ctrl-C ends it early.",
+     .options = {{"ms", "N", "after N milliseconds, or 100000 events"},
+                 {"events", "N", "after N events, at most 100000, or an hour"},
+                 {"json", NULL, "a JSON object a line for each event"}}},
 };
 const unsigned command_count = ARRAY_SIZE(commands);
 
@@ -138,9 +145,14 @@ bool command_given(const struct command_args *args, const char *option)
     return args->given[find_option(args->command, option, strlen(option))];
 }
 
+const char *command_value(const struct command_args *args, const char *option)
+{
+    return args->value[find_option(args->command, option, strlen(option))];
+}
+
 int command_ms(const struct command_args *args, const char *option, int *ms, struct err *e)
 {
-    const char *text = args->value[find_option(args->command, option, strlen(option))];
+    const char *text = command_value(args, option);
     char *end;
     double seconds;
 

@@ -216,6 +216,7 @@ static void run(struct vcpu *vcpu)
             cannot_go_on(vcpu, strerror(-error));
             continue;
         }
+        trace_exit(&vcpu->vm->trace, vcpu->index, exit.reason, exit_address(&exit));
         before = now;
         trace_exit(&vcpu->vm->trace, vcpu->index, exit.reason, exit_address(&exit));
         add(&vcpu->exits[exit.reason], 1);

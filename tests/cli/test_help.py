@@ -6,7 +6,7 @@ import pytest
 
 from conftest import BINARY
 
-OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work",
+OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work", "fw-cfg", "gdb",
            "no-reboot", "debug-exit", "stats", "config"]
 COMMANDS = ["run", "probe", "list", "pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat"]
 
