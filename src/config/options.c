@@ -183,7 +183,7 @@ const struct config_option config_options[] = {
      "cores)",
      .set_items = config_set_cpus, .first = "count"},
     {"pin", CONFIG_TEXT, "LIST",
-     "which CPUs of the host run the guest's CPUs: 2-3 for all of them, or\n0:2,1:3 for each; a part is HOSTCPUS or CPUS:HOSTCPUS with\n"
+     "which of the host's CPUs run the guest's: 2-3 for all of them, or\n0:2,1:3 for each; a part is HOSTCPUS or CPUS:HOSTCPUS with\n"
      "numbers or ranges (default: the host's scheduler decides)",
      .set = config_set_pins},
     {"memory", CONFIG_SIZE, "SIZE[,shared]",

@@ -6,9 +6,9 @@ import pytest
 
 from conftest import BINARY
 
-OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work", "fw-cfg", "gdb",
-           "no-reboot", "debug-exit", "stats", "config"]
-COMMANDS = ["run", "probe", "list", "pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat"]
+OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work", "fw-cfg",
+           "no-reboot", "debug-exit", "gdb", "stats", "config"]
+COMMANDS = ["run", "probe", "list", "pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat", "trace"]
 
 
 def text(umbra, *args):
