@@ -58,6 +58,8 @@ main_source := src/cli/main.c
 objects := $(patsubst %,$(B)/obj/%.o,$(filter-out $(main_source),$(sources)))
 tables := $(patsubst src/%.asl,$(B)/gen/%.aml.h,$(call find,src,*.asl))
 unit_tests := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*_test.c))
+# Unit tests that run on a real KVM in the lab too.
+lab_tests := build/release/tests/unit/kvm_engine_test build/release/tests/unit/kvm_events_test
 insn_tests := $(patsubst tests/insn/%.c,$(B)/tests/insn/%,$(wildcard tests/insn/*_test.c))
 
 .PHONY: all deps-build
@@ -212,7 +214,7 @@ soak_suites = \
 # Without QEMU the lab's tests are skipped.
 test-builds: | deps-build deps-guest deps-image deps-test
 	@tools/deps.sh lab || true
-	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
 	@tools/guest-kernel.sh cloud generic
 	@tools/guest-initramfs-tools.sh cloud generic
 	@$(MAKE) --no-print-directory image
@@ -232,7 +234,7 @@ soak: test-builds
 # Every test in the lab, or those with T in their name: an emulated machine with AMD-V and a real KVM (docs/testing.md).
 T ?=
 .PHONY: lab
-lab: all guests guest | deps-lab deps-test
+lab: all guests guest $(lab_tests) | deps-lab deps-test
 	@UMBRA=build/umbra $(PYTEST) -v -s $(if $(T),-k '$(T)') tests/lab
 
 # Layers, names, formatting, both compilers, clang-tidy, cppcheck; prints "N passed, N failed, N skipped".

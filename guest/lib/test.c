@@ -72,7 +72,8 @@ bool cpu_is_amd(void)
 bool cpu_is_tcg(void)
 {
     struct cpuid r = cpuid(0x40000000, 0);
-    return r.b == 0x54474354; /* "TCGTCGTCGTCG" */
+    /* "TCGTCGTCGTCG"; or a KVM whose CPU is TCG's */
+    return r.b == 0x54474354 || cmdline_has("cpu=tcg");
 }
 
 void cpu_reset_controls(void)

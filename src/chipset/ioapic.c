@@ -44,17 +44,46 @@ static bool is_level(uint64_t rte)
     return (rte & RTE_LEVEL) && RTE_DELIVERY(rte) <= DELIVERY_LOWEST;
 }
 
+static struct ioapic_message message_of(uint64_t rte)
+{
+    return (struct ioapic_message){
+        .addr = MSI_BASE | RTE_DESTINATION(rte) << 12 | (rte & RTE_LOGICAL ? 1U << 2 : 0),
+        .data = (uint32_t)(rte & RTE_VECTOR) | (uint32_t)RTE_DELIVERY(rte) << 8 | (is_level(rte) ? MSI_LEVEL_ASSERT : 0),
+    };
+}
+
+/* Lock held. */
+static void tell_level(struct ioapic *io, unsigned pin)
+{
+    uint64_t rte = io->state.redirection[pin];
+    struct ioapic_message message = {0}, *told = &io->told[pin];
+
+    if (!io->level)
+        return;
+    if (is_level(rte) && (rte & RTE_VECTOR) >= 16)
+        message = message_of(rte);
+    if (message.addr == told->addr && message.data == told->data)
+        return;
+    *told = message;
+    io->level(io->opaque, pin, message.addr, message.data);
+}
+
+static void tell_levels(struct ioapic *io)
+{
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        tell_level(io, pin);
+}
+
 static bool send(struct ioapic *io, unsigned pin)
 {
     uint64_t rte = io->state.redirection[pin];
-    uint64_t addr = MSI_BASE | RTE_DESTINATION(rte) << 12 | (rte & RTE_LOGICAL ? 1U << 2 : 0);
-    uint32_t data = (uint32_t)(rte & RTE_VECTOR) | (uint32_t)RTE_DELIVERY(rte) << 8 | (is_level(rte) ? MSI_LEVEL_ASSERT : 0);
+    struct ioapic_message message = message_of(rte);
 
     if (RTE_DELIVERY(rte) <= DELIVERY_LOWEST && (rte & RTE_VECTOR) < 16) {
         log_guest(&io->complaints, "I/O APIC input %u is unmasked with the illegal vector %u", pin, (unsigned)(rte & RTE_VECTOR));
         return false;
     }
-    if (io->msi(io->opaque, addr, data)) {
+    if (io->msi(io->opaque, message.addr, message.data)) {
         log_guest(&io->complaints, "no processor takes the interrupt of I/O APIC input %u (destination %#x)", pin,
                   (unsigned)RTE_DESTINATION(rte));
         return false;
@@ -138,11 +167,13 @@ static void window_write(struct ioapic *io, uint32_t value)
 
         if (n % 2) {
             *rte = (*rte & UINT32_MAX) | (value & RTE_WRITABLE_HIGH) << 32;
+            tell_level(io, n / 2);
             return;
         }
         *rte = (*rte & ~RTE_WRITABLE_LOW) | (value & RTE_WRITABLE_LOW);
         if (!is_level(*rte))
             *rte &= ~RTE_REMOTE_IRR; /* kernels clear it by a switch to edge and back */
+        tell_level(io, n / 2);
         serve_level(io, n / 2);
     }
 }
@@ -206,6 +237,14 @@ int ioapic_init(struct ioapic *io, struct bus *mmio, int (*msi)(void *opaque, ui
     return rc;
 }
 
+void ioapic_watch_levels(struct ioapic *io, void (*level)(void *opaque, unsigned pin, uint64_t addr, uint32_t data))
+{
+    pthread_mutex_lock(&io->lock);
+    io->level = level;
+    tell_levels(io);
+    pthread_mutex_unlock(&io->lock);
+}
+
 void ioapic_fini(struct ioapic *io)
 {
     bus_remove(io->bus, &io->range);
@@ -216,6 +255,7 @@ void ioapic_reset(struct ioapic *io)
 {
     pthread_mutex_lock(&io->lock);
     state_reset(&io->state);
+    tell_levels(io);
     pthread_mutex_unlock(&io->lock);
 }
 
@@ -260,6 +300,7 @@ static int device_load(void *dev, struct state_reader *r, struct err *e)
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&io->lock);
     io->state = copy;
+    tell_levels(io);
     pthread_mutex_unlock(&io->lock);
     return 0;
 }

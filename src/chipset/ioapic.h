@@ -17,6 +17,11 @@ struct ioapic_state {
     uint8_t select;
 };
 
+struct ioapic_message {
+    uint64_t addr;
+    uint32_t data;
+};
+
 struct ioapic {
     struct ioapic_state state;
 
@@ -24,6 +29,8 @@ struct ioapic {
     struct bus *bus;
     struct bus_range range;
     int (*msi)(void *opaque, uint64_t addr, uint32_t data);
+    void (*level)(void *opaque, unsigned pin, uint64_t addr, uint32_t data); /* ioapic_watch_levels() */
+    struct ioapic_message told[IOAPIC_PINS];                                 /* what it was last told */
     void *opaque;
     struct log_limit complaints;
 };
@@ -34,6 +41,14 @@ struct ioapic {
  */
 int ioapic_init(struct ioapic *, struct bus *mmio, int (*msi)(void *opaque, uint64_t addr, uint32_t data), void *opaque, struct err *);
 void ioapic_fini(struct ioapic *);
+
+/*
+ * level is called with ioapic_init()'s opaque for each input that becomes level-triggered, with the message that it sends, for each change of
+ * it, and with data 0 when it is no longer level-triggered: for who has to know which vectors are to be ended by ioapic_eoi(). Masked ones
+ * too, for one in service may be masked. Under this device's lock. To be called before a guest runs.
+ */
+void ioapic_watch_levels(struct ioapic *, void (*level)(void *opaque, unsigned pin, uint64_t addr, uint32_t data));
+
 void ioapic_reset(struct ioapic *);
 
 /* Asserts or deasserts input 0-23 (logical level: the polarity bit changes nothing). Any thread. */

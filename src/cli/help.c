@@ -173,8 +173,8 @@ void help_man(FILE *f)
           ".SH SYNOPSIS\n.B umbra run\n\\-\\-kernel FILE [\\-\\-initrd FILE] [\\-\\-append STRING] [SETTING]...\n.br\n"
           ".B umbra\nCOMMAND [NAME] [SETTING]...\n"
           ".SH DESCRIPTION\n"
-          "Boots an unmodified Linux guest in one unprivileged process. Where the host has no hardware virtualization, the\n"
-          "software engine runs it: binary translation over shadow page tables.\n"
+          "Boots an unmodified Linux guest in one unprivileged process: on KVM where the host has it and hardware to assist it, and\n"
+          "else on the software engine, by binary translation over shadow page tables.\n"
           "NAME is what the VM was given by \\-\\-name.\n",
           f);
     man_commands(f);

@@ -12,9 +12,9 @@
 #include "base/types.h"
 #include "block/backend.h"
 #include "cli/cli.h"
-#include "cli/host_kvm.h"
 #include "cpu/engine.h"
 #include "engine/soft/cpuid.h"
+#include "machine/machine.h"
 
 #define NAME_WIDTH 18
 #define TEXT_WIDTH 90
@@ -42,19 +42,16 @@ static void row_folded(const char *name, char *words)
 
 static void probe_kvm(void)
 {
-    struct host_kvm kvm;
-    char text[160];
+    struct engine_caps caps;
+    char text[sizeof(caps.why) + 64];
 
-    host_kvm_look(&kvm);
-    if (!kvm.usable)
-        snprintf(text, sizeof(text), kvm.error == ENOENT ? "absent: this host has no /dev/kvm" : "/dev/kvm is there, but: %s",
-                 strerror(kvm.error));
-    else if (kvm.assisted)
-        snprintf(text, sizeof(text), "present, API version %d, hardware-assisted; this version of umbra has no engine for it yet", kvm.api);
+    engine_kvm.probe(&caps);
+    if (!caps.usable)
+        snprintf(text, sizeof(text), "%s%s", caps.present ? "" : "absent: ", caps.why);
+    else if (caps.hardware_assisted)
+        snprintf(text, sizeof(text), "present, hardware-assisted, up to %u CPUs", caps.max_vcpus);
     else
-        snprintf(text, sizeof(text),
-                 "present, API version %d, not hardware-assisted: the CPU shows neither vmx nor svm, so guest kernels would be emulated",
-                 kvm.api);
+        snprintf(text, sizeof(text), "present, not hardware-assisted: %s", caps.why);
     row("KVM", text);
 }
 
@@ -152,7 +149,17 @@ static void probe_soft(void)
     row("software engine", caps.usable ? "usable" : caps.why);
     if (caps.usable && cpuid_describe(features, sizeof(features)) > 0)
         row_folded("  CPU features", features);
-    row("--engine auto", caps.usable ? "takes the software engine, the only one of this version" : "finds no engine here");
+}
+
+static void probe_auto(void)
+{
+    struct engine_choice choice;
+
+    machine_choose_engine(ENGINE_AUTO, &choice);
+    if (!choice.caps.usable)
+        row("--engine auto", "finds no engine here");
+    else
+        row("--engine auto", choice.engine == &engine_kvm ? "takes KVM" : "takes the software engine");
 }
 
 int cli_probe(int argc, char **argv)
@@ -174,5 +181,6 @@ int cli_probe(int argc, char **argv)
     probe_huge_pages();
     probe_code_memory();
     probe_soft();
+    probe_auto();
     return cli_printed();
 }

@@ -14,7 +14,6 @@
 #include "base/nearest.h"
 #include "cli/cli.h"
 #include "cli/console.h"
-#include "cli/host_kvm.h"
 #include "cli/terminal.h"
 #include "config/options.h"
 #include "cpu/stats.h"
@@ -244,20 +243,6 @@ static int run_machine(struct run *r, int *status, struct err *e)
     return r->config.stats ? write_statistics(r, e) : 0;
 }
 
-/* What auto took, where that is not plain. */
-static void say_engine(const struct config *config)
-{
-    struct host_kvm kvm;
-
-    host_kvm_look(&kvm);
-    if (config->engine != ENGINE_AUTO || !kvm.usable)
-        return;
-    if (kvm.assisted)
-        log_info("the software engine runs this guest: this version has no engine for the /dev/kvm of this host");
-    else
-        log_info("the software engine runs this guest: the /dev/kvm of this host has no hardware behind it");
-}
-
 /* The exit status. */
 static int build_and_run(struct run *r)
 {
@@ -269,7 +254,8 @@ static int build_and_run(struct run *r)
     if (!error) {
         error = set_up(r, &e);
         if (!error) {
-            say_engine(&r->config);
+            if (r->machine.engine.note[0])
+                log_info("%s", r->machine.engine.note);
             error = run_machine(r, &status, &e);
         } else {
             console_fini(&r->console);

@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "base/types.h"
 
-enum config_engine { ENGINE_AUTO, ENGINE_SOFT };
+enum config_engine { ENGINE_AUTO, ENGINE_SOFT, ENGINE_KVM };
 enum config_console { CONSOLE_TTY, CONSOLE_FILE, CONSOLE_NONE, CONSOLE_VIRTIO /* standard input and output, by a virtio console */ };
 enum config_queue_work { QUEUE_WORK_LOOP, QUEUE_WORK_INLINE };
 enum config_disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_THREADS };

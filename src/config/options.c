@@ -38,8 +38,10 @@ static int set_engine(struct config *c, bool on, const char *value, struct err *
         c->engine = ENGINE_AUTO;
     else if (strcmp(value, "soft") == 0)
         c->engine = ENGINE_SOFT;
+    else if (strcmp(value, "kvm") == 0)
+        c->engine = ENGINE_KVM;
     else
-        return err_set(why, EINVAL, "must be auto or soft, not '%.100s'", value);
+        return err_set(why, EINVAL, "must be auto, kvm or soft, not '%.100s'", value);
     return 0;
 }
 
@@ -176,8 +178,10 @@ static int set_stats(struct config *c, bool on, const char *value, struct err *w
 
 const struct config_option config_options[] = {
     {"name", CONFIG_TEXT, "N", "a name for the VM, as ps and the statistics show it\n(default: umbra-PID)", .set = set_name},
-    {"engine", CONFIG_TEXT, "auto|soft", "who runs the guest's instructions (default: auto; 'umbra probe'\nsays what auto picks)",
-     .set = set_engine, .words = "auto soft"},
+    {"engine", CONFIG_TEXT, "auto|kvm|soft",
+     "who runs the guest's instructions: the host's KVM, the software\nengine, or auto, the default: KVM where hardware helps it\n"
+     "('umbra probe' says what auto picks)",
+     .set = set_engine, .words = "auto kvm soft"},
     {"cpus", CONFIG_NUMBER, "N[,sockets=N][,cores=N][,threads=N]",
      "the number of CPUs, 1 to 64 (default: 1), and how they are grouped;\nwhat is left out follows from the rest (default: one socket of N\n"
      "cores)",

@@ -11,10 +11,25 @@ enum cpu_state_group {
     CPU_SREGS = 1 << 1,  /* segments, tables, control registers, EFER, APIC base */
     CPU_FPU = 1 << 2,    /* xsave image, XCR0 */
     CPU_DEBUG = 1 << 3,  /* DR0-3, DR6, DR7 */
-    CPU_MSRS = 1 << 4,   /* the named MSRs below */
-    CPU_EVENTS = 1 << 5, /* halted, shadow, NMI, pending exception */
+    CPU_MSRS = 1 << 4,   /* the named MSRs below, and those beyond them */
+    CPU_EVENTS = 1 << 5, /* halted, shadow, NMI, and events on their way */
     CPU_LAPIC = 1 << 6,
     CPU_ALL = (1 << 7) - 1,
+};
+
+#define CPU_MSRS_MAX 256
+
+struct cpu_msr {
+    uint32_t index;
+    uint64_t value;
+};
+
+/* An exception that an instruction raised; injected: its delivery has begun. Engines that deliver within run() have none. */
+struct cpu_exception {
+    bool pending, injected, has_error, has_payload;
+    uint8_t vector;
+    uint32_t error;
+    uint64_t payload; /* what DR6 or CR2 becomes with its delivery */
 };
 
 struct cpu_state {
@@ -37,11 +52,17 @@ struct cpu_state {
     uint64_t pat, tsc_aux, spec_ctrl, misc_enable;
     uint64_t tsc_offset, tsc_adjust, tsc_deadline; /* guest TSC = host TSC + tsc_offset */
     uint64_t kvm_system_time, kvm_wall_clock;
+    struct cpu_msr msrs[CPU_MSRS_MAX]; /* those that the engine has beyond the named ones; msr_count of them */
+    unsigned msr_count;
 
     bool halted;
     bool wait_for_sipi;
     bool interrupt_shadow; /* after STI or MOV SS */
     bool nmi_pending, nmi_masked;
+    bool nmi_injected; /* its delivery has begun */
+    struct cpu_exception exception;
+    bool interrupt_injected, interrupt_soft; /* the delivery of interrupt_vector has begun; soft: by INT n */
+    uint8_t interrupt_vector;
 
     uint32_t lapic[64]; /* xAPIC registers, one a 16-byte slot (SDM vol. 3 11.4.1) */
 };

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "cpu/cpu_state.h"
+#include "cpu/irq.h"
 #include "mem/mem.h"
 
 struct vm;
@@ -106,6 +107,7 @@ struct vm_exit {
 };
 
 struct engine_caps {
+    bool present; /* this host has it, usable or not */
     bool usable;
     bool hardware_assisted;
     unsigned max_vcpus;
@@ -121,10 +123,15 @@ struct engine {
     int (*vcpu_init)(struct vcpu *, struct err *); /* on the thread that will run it */
     void (*vcpu_fini)(struct vcpu *);
 
-    int (*run)(struct vcpu *, struct vm_exit *); /* VM entry .. VM exit; 0 or -errno */
-    void (*kick)(struct vcpu *);                 /* make run() return soon. Any thread */
+    /* VM entry .. VM exit; 0 or -errno. It is the same struct each time, and the answer to the last exit stands in it until the next. */
+    int (*run)(struct vcpu *, struct vm_exit *);
+    void (*kick)(struct vcpu *); /* make run() return soon. Any thread */
 
-    int (*get_state)(struct vcpu *, struct cpu_state *, unsigned groups); /* vCPU thread, outside run() */
+    /*
+     * vCPU thread, outside run(). An access that run() left for is finished before, by its answer; what the guest does next is not begun.
+     * Groups of one call may depend on each other: the engine sets them in the order that it takes. 0 or -errno.
+     */
+    int (*get_state)(struct vcpu *, struct cpu_state *, unsigned groups);
     int (*set_state)(struct vcpu *, const struct cpu_state *, unsigned groups);
 
     int (*msi)(struct vm *, uint64_t addr, uint32_t data); /* deliver a message-signalled interrupt. Any thread */
@@ -144,7 +151,32 @@ struct engine {
     int (*debug)(struct vcpu *, const struct vcpu_debug *);
     unsigned debug_caps; /* enum engine_debug_cap */
 
+    /*
+     * Input pin of the IOAPIC sends this level-triggered message from now on, or none when data is 0: their ends are reported by
+     * irqchip.eoi. Called on changes, under the IOAPIC's lock. NULL: the engine reports the end of every level-triggered vector.
+     */
+    void (*ioapic_level)(struct vm *, unsigned pin, uint64_t addr, uint32_t data);
+
+    /*
+     * A write of the guest's to gpa, of whatever width, adds 1 to the eventfd fd, without a VM exit that anybody here sees; or no longer.
+     * vm is a struct vm. Any thread. 0 or -errno: then writes come by the bus. NULL: they always do.
+     */
+    int (*ioeventfd)(void *vm, gpa_t gpa, int fd, bool on);
+
+    /* Interrupts by eventfds; their first argument is a struct vm. NULL: msi() is the only way. */
+    const struct irqfd_ops *irqfds;
+
+    /*
+     * The log of pages that vCPUs write; the loop's thread, with the vCPUs standing for start and stop. fetch adds a bit to bitmap for each
+     * page written since the fetch before (page: its index in [0, mem.page_count)). What is written by mem_write() and by devices is not in
+     * it. 0 or -errno. NULL: the engine has no log.
+     */
+    int (*dirty_start)(struct vm *);
+    int (*dirty_fetch)(struct vm *, uint64_t *bitmap);
+    void (*dirty_stop)(struct vm *);
+
     void (*stats)(struct vm *, struct stats_out *); /* the engine's own counters */
 };
 
 extern const struct engine engine_soft;
+extern const struct engine engine_kvm;

@@ -66,6 +66,13 @@ static int extint_ack(void *opaque)
     return i8259_ack(&m->pic);
 }
 
+static void on_ioapic_level(void *opaque, unsigned pin, uint64_t addr, uint32_t data)
+{
+    struct machine *m = opaque;
+
+    m->vm.engine->ioapic_level(&m->vm, pin, addr, data);
+}
+
 static void eoi(void *opaque, uint8_t vector)
 {
     struct machine *m = opaque;
@@ -111,12 +118,20 @@ static void image_fini(struct machine *m)
 
 static int engine_init(struct machine *m, struct err *e)
 {
+    int error;
+
     m->vm.irqchip = (struct vm_irqchip){.opaque = m, .extint_ack = extint_ack, .eoi = eoi};
-    return m->vm.engine->vm_init(&m->vm, e);
+    error = m->vm.engine->vm_init(&m->vm, e);
+    if (error)
+        return error;
+    m->vm.mmio.doorbell = m->vm.engine->ioeventfd;
+    m->vm.mmio.doorbell_opaque = &m->vm;
+    return 0;
 }
 
 static void engine_fini(struct machine *m)
 {
+    m->vm.mmio.doorbell = NULL;
     m->vm.engine->vm_fini(&m->vm);
 }
 
@@ -153,9 +168,12 @@ static int ioapic_part_init(struct machine *m, struct err *e)
 {
     int error = ioapic_init(&m->ioapic, &m->vm.mmio, on_ioapic_msi, m, e);
 
-    if (!error)
-        isa_irq_init(&m->isa, &m->pic, &m->ioapic);
-    return error;
+    if (error)
+        return error;
+    if (m->vm.engine->ioapic_level)
+        ioapic_watch_levels(&m->ioapic, on_ioapic_level);
+    isa_irq_init(&m->isa, &m->pic, &m->ioapic);
+    return 0;
 }
 
 static void ioapic_part_fini(struct machine *m)
@@ -269,6 +287,8 @@ static int pci_init(struct machine *m, struct err *e)
         .msi = on_msi,
         .msi_opaque = m,
         .trace = &m->vm.trace,
+        .irqfds = m->vm.engine->irqfds,
+        .irqfd_opaque = &m->vm,
         .reset_read = reset_ctl_read,
         .reset_write = reset_ctl_write,
         .reset_ctl = &m->reset_ctl,
@@ -285,6 +305,13 @@ static void pci_fini(struct machine *m)
     pci_host_fini(&m->pci);
 }
 
+static int set_cpu(struct machine *m, unsigned index, const struct cpu_state *state, struct err *e)
+{
+    int error = vcpu_set_state(m->vm.vcpus[index], state, CPU_ALL);
+
+    return error ? err_set(e, -error, "the %s engine cannot start CPU %u: %s", m->vm.engine->name, index, strerror(-error)) : 0;
+}
+
 /* The vCPUs stand. The first will run the kernel, the others wait for it to start them. */
 static int place_kernel(struct machine *m, struct err *e)
 {
@@ -299,10 +326,10 @@ static int place_kernel(struct machine *m, struct err *e)
         what.acpi.apic_id[i] = (uint8_t)m->vm.vcpus[i]->apic_id;
     error = boot_place(m->image, &what, state, e);
     if (!error)
-        error = vcpu_set_state(m->vm.vcpus[0], state, CPU_ALL);
+        error = set_cpu(m, 0, state, e);
     cpu_state_reset_ap(state);
     for (unsigned i = 1; i < m->vm.vcpu_count && !error; i++)
-        error = vcpu_set_state(m->vm.vcpus[i], state, CPU_ALL);
+        error = set_cpu(m, i, state, e);
     free(state);
     return error;
 }
@@ -351,7 +378,8 @@ int machine_init(struct machine *m, const struct config *config, struct err *e)
     vm_init(&m->vm);
     m->vm.config = *config;
     m->vm.topology = (struct x86_topology){config->sockets, config->cores, config->threads};
-    m->vm.engine = &engine_soft;
+    machine_choose_engine(config->engine, &m->engine);
+    m->vm.engine = m->engine.engine;
     m->vm.mem.fd = -1;
     m->vm.loop = loop_new(e);
     return m->vm.loop ? 0 : -ENOMEM;
@@ -359,14 +387,15 @@ int machine_init(struct machine *m, const struct config *config, struct err *e)
 
 int machine_init_devices(struct machine *m, const struct machine_consoles *consoles, struct err *e)
 {
-    struct engine_caps caps;
+    const struct engine_caps *caps = &m->engine.caps;
+
+    static_assert(CONFIG_CPUS_MAX == VCPU_MAX, "as many as a configuration may ask for");
 
     m->consoles = *consoles;
-    m->vm.engine->probe(&caps);
-    if (!caps.usable)
-        return err_set(e, ENOTSUP, "%s", caps.why);
-    if (m->vm.config.cpus > caps.max_vcpus)
-        return err_set(e, EINVAL, "--cpus %u: the %s engine has %u", m->vm.config.cpus, m->vm.engine->name, caps.max_vcpus);
+    if (!caps->usable)
+        return err_set(e, ENOTSUP, "the %s engine cannot run a guest: %s", m->vm.engine->name, caps->why);
+    if (m->vm.config.cpus > caps->max_vcpus)
+        return err_set(e, EINVAL, "--cpus %u: the %s engine has %u", m->vm.config.cpus, m->vm.engine->name, caps->max_vcpus);
     for (; m->built < ARRAY_SIZE(parts); m->built++) {
         const struct part *part = &parts[m->built];
         int error = part->init(m, e);

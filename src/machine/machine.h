@@ -39,6 +39,13 @@ struct machine_device {
 };
 #define MACHINE_DEVICES_MAX 48
 
+/* Who runs the guest. */
+struct engine_choice {
+    const struct engine *engine;
+    struct engine_caps caps;
+    char note[320]; /* why auto did not take the KVM that this host has, or "" */
+};
+
 struct machine {
     struct vm vm;
     unsigned built; /* parts of the list in machine.c that are up */
@@ -64,10 +71,14 @@ struct machine {
     struct machine_device devices[MACHINE_DEVICES_MAX]; /* in the order in which they were built; they are reset in the other */
     unsigned device_count;
 
+    struct engine_choice engine;
     struct boot_image *image;
     struct machine_consoles consoles;
     struct panic_watch serial_panic, virtio_panic;
 };
+
+/* What --engine means on this host; auto takes KVM only where hardware assists it. The engine may be unusable: caps.why says why. */
+void machine_choose_engine(enum config_engine, struct engine_choice *);
 
 /*
  * machine_init() makes the loop (machine->vm.loop), machine_init_devices() builds everything else and places the kernel; both are called

@@ -6,8 +6,8 @@
 
 void bus_init(struct bus *bus)
 {
+    *bus = (struct bus){0};
     pthread_rwlock_init(&bus->lock, NULL);
-    bus->count = 0;
 }
 
 void bus_fini(struct bus *bus)
@@ -141,4 +141,11 @@ void bus_write(struct bus *bus, uint64_t addr, unsigned size, uint64_t value)
         t = find(bus, addr + i, 1);
         write_piece(&t.range, addr + i, 1, value >> (8 * i));
     }
+}
+
+/* Where it cannot be done, writes reach the range's write. */
+void bus_doorbells(struct bus *bus, uint64_t base, const struct bus_doorbell *doorbells, unsigned count, bool on)
+{
+    for (unsigned i = 0; bus->doorbell && i < count; i++)
+        (void)bus->doorbell(bus->doorbell_opaque, base + doorbells[i].off, doorbells[i].fd, on);
 }

@@ -27,6 +27,10 @@ struct bus {
     pthread_rwlock_t lock;
     struct bus_range *ranges[BUS_MAX_RANGES]; /* sorted by base */
     unsigned count;
+
+    /* Who can deliver writes to doorbells without the bus: an engine. Set before there are any; NULL: nobody. */
+    int (*doorbell)(void *opaque, uint64_t addr, int fd, bool on);
+    void *doorbell_opaque;
 };
 
 void bus_init(struct bus *);
@@ -43,3 +47,15 @@ void bus_remove(struct bus *, struct bus_range *);
 /* An address that nobody answers reads all-ones and ignores writes. An access that leaves its range is split to bytes. */
 uint64_t bus_read(struct bus *, uint64_t addr, unsigned size);
 void bus_write(struct bus *, uint64_t addr, unsigned size, uint64_t value);
+
+/* A place in a range where a write says no more than that it happened. */
+struct bus_doorbell {
+    uint64_t off;
+    int fd; /* of an eventfd */
+};
+
+/*
+ * The range that is, or was, on the bus at base has these doorbells: from now on, or no longer, a write to one may become 1 more in its
+ * eventfd instead of a call of the range's write. To be called after bus_add() and before bus_remove(). Any thread.
+ */
+void bus_doorbells(struct bus *, uint64_t base, const struct bus_doorbell *, unsigned count, bool on);

@@ -71,8 +71,10 @@ static bool is_free(const struct placement *placed, unsigned n, const struct pci
 
 static void unmap(struct pci_host *h, struct pci_bar *bar)
 {
-    if (bar->mapped)
+    if (bar->mapped) {
+        bus_doorbells(bus_of(h, bar), bar->range.base, bar->doorbells, bar->doorbell_count, false);
         bus_remove(bus_of(h, bar), &bar->range);
+    }
     bar->mapped = false;
 }
 
@@ -104,6 +106,8 @@ void pci_bars_update(struct pci_host *h)
             continue;
         bar->range.base = placed[i].base; /* only while off the bus, which reads it under its own lock */
         bar->mapped = bus_add(bus_of(h, bar), &bar->range, NULL) == 0;
+        if (bar->mapped)
+            bus_doorbells(bus_of(h, bar), bar->range.base, bar->doorbells, bar->doorbell_count, true);
     }
 }
 

@@ -119,6 +119,13 @@ void pci_add_bar(struct pci_device *dev, unsigned index, enum pci_bar_kind kind,
     set_writable(dev, PCI_COMMAND, 2, kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY);
 }
 
+void pci_set_doorbells(struct pci_device *dev, unsigned index, const struct bus_doorbell *doorbells, unsigned count)
+{
+    BUG_ON(dev->host || index >= PCI_BARS || dev->bars[index].kind == PCI_BAR_NONE);
+    dev->bars[index].doorbells = doorbells;
+    dev->bars[index].doorbell_count = count;
+}
+
 unsigned pci_add_capability(struct pci_device *dev, uint8_t id, const void *body, unsigned len)
 {
     unsigned at = dev->next_capability;

@@ -176,6 +176,8 @@ int pci_host_init(struct pci_host *h, const struct pci_host_options *o, struct e
         .msi = o->msi,
         .msi_opaque = o->msi_opaque,
         .trace = o->trace,
+        .irqfds = o->irqfds,
+        .irqfd_opaque = o->irqfd_opaque,
         .reset_read = o->reset_read,
         .reset_write = o->reset_write,
         .reset_ctl = o->reset_ctl,

@@ -6,21 +6,12 @@
 
 #include "base/bug.h"
 #include "cpu/trace.h"
+#include "pci/msix_table.h"
 #include "pci/regs.h"
 
 #define CONTROL 2 /* Message Control, from the capability's start */
 #define CONTROL_ENABLE 0x8000U
 #define CONTROL_FUNCTION_MASK 0x4000U
-
-#define ENTRY_BYTES 16
-#define ENTRY_DWORDS 4
-#define ADDRESS_LOW 0
-#define ADDRESS_HIGH 1
-#define DATA 2
-#define VECTOR_CONTROL 3
-#define VECTOR_MASKED 1U
-
-#define ADDRESS_LOW_BITS (~3U) /* a message is an aligned dword */
 
 static const struct state_field fields[] = {
     STATE_ARRAY(struct msix_state, table),
@@ -32,7 +23,7 @@ static void state_reset(struct msix *m)
 {
     memset(&m->state, 0, sizeof(m->state));
     for (unsigned v = 0; v < m->vectors; v++)
-        m->state.table[ENTRY_DWORDS * v + VECTOR_CONTROL] = VECTOR_MASKED;
+        m->state.table[MSIX_ENTRY_DWORDS * v + MSIX_VECTOR_CONTROL] = MSIX_MASKED;
 }
 
 void msix_init(struct msix *m, struct pci_device *dev, unsigned vectors, unsigned bar, uint32_t table_off, uint32_t pba_off)
@@ -55,12 +46,14 @@ void msix_init(struct msix *m, struct pci_device *dev, unsigned vectors, unsigne
 
 void msix_fini(struct msix *m)
 {
+    msix_irqfds_free(m);
     pthread_mutex_destroy(&m->lock);
 }
 
 void msix_reset(struct msix *m)
 {
     pthread_mutex_lock(&m->lock);
+    msix_irqfds_free(m);
     state_reset(m);
     pthread_mutex_unlock(&m->lock);
 }
@@ -75,20 +68,6 @@ static bool is_pending(const struct msix *m, unsigned v)
     return m->state.pending[v / 64] >> (v % 64) & 1;
 }
 
-static void send(struct msix *m, unsigned v)
-{
-    const uint32_t *entry = &m->state.table[ENTRY_DWORDS * v];
-    struct pci_host *h = m->dev->host;
-    uint64_t addr = (uint64_t)entry[ADDRESS_HIGH] << 32 | entry[ADDRESS_LOW];
-
-    if (!h || !h->msi)
-        return;
-    trace_interrupt(h->trace, m->dev->name, addr, entry[DATA]);
-    if (h->msi(h->msi_opaque, addr, entry[DATA]))
-        log_guest(&m->complaints, "%s: nobody takes the message %#x to 0x%llx of MSI-X vector %u", m->dev->name, entry[DATA],
-                  (unsigned long long)addr, v);
-}
-
 /* Whether the function as a whole may send. A message is a write to memory: without Bus Master it waits like a masked one. */
 static bool may_send(const struct msix *m)
 {
@@ -98,30 +77,52 @@ static bool may_send(const struct msix *m)
            (pci_config_get(m->dev, PCI_COMMAND, 2) & PCI_COMMAND_MASTER);
 }
 
-/* Sends what of the vectors [first, end) is pending and no longer masked. Lock held. */
-static void send_pending(struct msix *m, unsigned first, unsigned end)
+/* True: by its irqfd. */
+static bool send(struct msix *m, unsigned v)
 {
-    if (!may_send(m))
-        return;
-    for (unsigned v = first; v < end; v++) {
-        if (!is_pending(m, v) || (m->state.table[ENTRY_DWORDS * v + VECTOR_CONTROL] & VECTOR_MASKED))
-            continue;
-        m->state.pending[v / 64] &= ~BIT(v % 64);
-        send(m, v);
-    }
+    struct pci_host *h = m->dev->host;
+
+    if (!h || !h->msi)
+        return false;
+    trace_interrupt(h->trace, m->dev->name, msix_address(m, v), msix_data(m, v));
+    if (msix_irqfd_send(m, v))
+        return true;
+    if (h->msi(h->msi_opaque, msix_address(m, v), msix_data(m, v)))
+        log_guest(&m->complaints, "%s: nobody takes the message %#x to 0x%llx of MSI-X vector %u", m->dev->name, msix_data(m, v),
+                  (unsigned long long)msix_address(m, v), v);
+    return false;
 }
 
-void msix_notify(struct msix *m, unsigned vector)
+/* Sends what of the vectors [first, end) is pending and no longer masked. True: the last of them by its irqfd. Lock held. */
+static bool send_pending(struct msix *m, unsigned first, unsigned end)
 {
+    bool by_irqfd = false;
+
+    if (!may_send(m))
+        return false;
+    for (unsigned v = first; v < end; v++) {
+        if (!is_pending(m, v) || msix_is_masked(m, v))
+            continue;
+        m->state.pending[v / 64] &= ~BIT(v % 64);
+        by_irqfd = send(m, v);
+    }
+    return by_irqfd;
+}
+
+bool msix_notify(struct msix *m, unsigned vector)
+{
+    bool by_irqfd = false;
+
     if (vector >= m->vectors)
-        return;
+        return false;
     /* The registers are read under the lock, so that unmasking comes either before that or finds the pending bit. */
     pthread_mutex_lock(&m->lock);
     if (msix_enabled(m)) {
         m->state.pending[vector / 64] |= BIT(vector % 64);
-        send_pending(m, vector, vector + 1);
+        by_irqfd = send_pending(m, vector, vector + 1);
     }
     pthread_mutex_unlock(&m->lock);
+    return by_irqfd;
 }
 
 void msix_config_written(struct msix *m, unsigned off, unsigned size)
@@ -132,6 +133,7 @@ void msix_config_written(struct msix *m, unsigned off, unsigned size)
     if (!command_written && (off >= control + 2 || off + size <= control))
         return;
     pthread_mutex_lock(&m->lock);
+    msix_irqfds_update(m, 0, m->vectors, may_send(m));
     if (msix_enabled(m))
         send_pending(m, 0, m->vectors);
     else
@@ -154,7 +156,7 @@ uint64_t msix_table_read(struct msix *m, uint64_t off, unsigned size)
     uint64_t value;
 
     pthread_mutex_lock(&m->lock);
-    value = read_bytes(m->state.table, (uint64_t)ENTRY_BYTES * m->vectors, off, size);
+    value = read_bytes(m->state.table, (uint64_t)MSIX_ENTRY_BYTES * m->vectors, off, size);
     pthread_mutex_unlock(&m->lock);
     return value;
 }
@@ -171,20 +173,21 @@ uint64_t msix_pba_read(struct msix *m, uint64_t off, unsigned size)
 
 void msix_table_write(struct msix *m, uint64_t off, unsigned size, uint64_t value)
 {
-    uint64_t len = (uint64_t)ENTRY_BYTES * m->vectors;
+    uint64_t len = (uint64_t)MSIX_ENTRY_BYTES * m->vectors;
     unsigned first, end;
 
     if (off >= len)
         return;
     size = (unsigned)MIN((uint64_t)size, len - off);
-    first = (unsigned)(off / ENTRY_BYTES);
-    end = (unsigned)((off + size - 1) / ENTRY_BYTES) + 1;
+    first = (unsigned)(off / MSIX_ENTRY_BYTES);
+    end = (unsigned)((off + size - 1) / MSIX_ENTRY_BYTES) + 1;
     pthread_mutex_lock(&m->lock);
     memcpy((uint8_t *)m->state.table + off, &value, size);
     for (unsigned v = first; v < end; v++) {
-        m->state.table[ENTRY_DWORDS * v + ADDRESS_LOW] &= ADDRESS_LOW_BITS;
-        m->state.table[ENTRY_DWORDS * v + VECTOR_CONTROL] &= VECTOR_MASKED;
+        m->state.table[MSIX_ENTRY_DWORDS * v + MSIX_ADDRESS_LOW] &= MSIX_ADDRESS_LOW_BITS;
+        m->state.table[MSIX_ENTRY_DWORDS * v + MSIX_VECTOR_CONTROL] &= MSIX_MASKED;
     }
+    msix_irqfds_update(m, first, end, may_send(m));
     send_pending(m, first, end);
     pthread_mutex_unlock(&m->lock);
 }
@@ -202,10 +205,10 @@ int msix_save(struct msix *m, struct state_writer *w)
 static bool is_possible(const struct msix *m, const struct msix_state *s)
 {
     for (unsigned v = 0; v < MSIX_MAX; v++) {
-        const uint32_t *entry = &s->table[ENTRY_DWORDS * v];
+        const uint32_t *entry = &s->table[MSIX_ENTRY_DWORDS * v];
         bool there = v < m->vectors;
 
-        if (there && (entry[ADDRESS_LOW] & ~ADDRESS_LOW_BITS || entry[VECTOR_CONTROL] & ~VECTOR_MASKED))
+        if (there && (entry[MSIX_ADDRESS_LOW] & ~MSIX_ADDRESS_LOW_BITS || entry[MSIX_VECTOR_CONTROL] & ~MSIX_MASKED))
             return false;
         if (!there && (entry[0] || entry[1] || entry[2] || entry[3] || s->pending[v / 64] >> (v % 64) & 1))
             return false;
@@ -224,6 +227,7 @@ int msix_load(struct msix *m, struct state_reader *r, struct err *e)
         return err_set(e, EINVAL, "the saved state of %s holds impossible values", desc.name);
     pthread_mutex_lock(&m->lock);
     m->state = copy;
+    msix_irqfds_update(m, 0, m->vectors, may_send(m));
     pthread_mutex_unlock(&m->lock);
     return 0;
 }

@@ -15,12 +15,25 @@ struct msix_state {
     uint64_t pending[MSIX_MAX / 64];
 };
 
+/* A vector's second way to the guest, from its first use on: an eventfd that is connected while the vector may send. */
+struct msix_irqfd {
+    bool made, failed; /* failed: not tried again before a reset */
+    bool connected;
+    int fd, source;
+    uint64_t addr; /* what source sends */
+    uint32_t data;
+};
+
 struct msix {
     struct msix_state state;
 
     pthread_mutex_t lock;
     struct pci_device *dev;
     unsigned vectors, capability;
+    struct msix_irqfd irqfd[MSIX_MAX];
+    unsigned irqfd_count;           /* those made */
+    const struct irqfd_ops *irqfds; /* the host's, kept for after pci_detach() */
+    void *irqfd_opaque;
     struct log_limit complaints;
 };
 
@@ -43,10 +56,10 @@ void msix_config_written(struct msix *, unsigned off, unsigned size);
 bool msix_enabled(struct msix *);
 
 /*
- * Sends vector's message, or makes it pending while it is masked or Bus Master is off in the command register (PCI 3.0 6.2.2). Nothing for a
+ * True: the message went by an irqfd. Sends vector's message, or makes it pending while it is masked or Bus Master is off in the command register (PCI 3.0 6.2.2). Nothing for a
  * vector out of range or while disabled. Any thread; a device may hold its own lock.
  */
-void msix_notify(struct msix *, unsigned vector);
+bool msix_notify(struct msix *, unsigned vector);
 
 /* Loading comes after pci_device_load(); nothing is sent. */
 int msix_save(struct msix *, struct state_writer *);

@@ -40,6 +40,8 @@ struct pci_bar {
     enum pci_bar_kind kind;
     uint64_t size; /* a power of two */
     struct bus_range range;
+    const struct bus_doorbell *doorbells; /* in it; NULL: none */
+    unsigned doorbell_count;
     uint64_t home; /* the address after reset */
     bool mapped;   /* on the bus now: decoding is on, the address is in a window, and nobody else is there */
 };
@@ -66,6 +68,8 @@ struct pci_device {
  */
 void pci_device_init(struct pci_device *, const char *name, const struct pci_ids *, const struct pci_device_ops *, void *opaque);
 void pci_add_bar(struct pci_device *, unsigned index, enum pci_bar_kind, uint64_t size, const struct bus_ops *, void *opaque);
+/* Addresses in the BAR that are doorbells (mem/bus.h); the array is borrowed for the function's life. */
+void pci_set_doorbells(struct pci_device *, unsigned index, const struct bus_doorbell *, unsigned count);
 /* body: what follows the id and the next pointer, len bytes; read-only until pci_set_writable(). Returns the capability's offset. */
 unsigned pci_add_capability(struct pci_device *, uint8_t id, const void *body, unsigned len);
 /* From here on the guest may write these bits (PCI 3.0 6.2). */
@@ -127,6 +131,8 @@ struct pci_host {
     int (*msi)(void *opaque, uint64_t addr, uint32_t data);
     void *msi_opaque;
     struct trace *trace;
+    const struct irqfd_ops *irqfds;
+    void *irqfd_opaque;
     uint8_t (*reset_read)(struct reset_ctl *); /* the byte at 0xcf9 belongs to the reset control register */
     void (*reset_write)(struct reset_ctl *, uint8_t value);
     struct reset_ctl *reset_ctl;
@@ -139,6 +145,8 @@ struct pci_host_options {
     int (*msi)(void *opaque, uint64_t addr, uint32_t data); /* any thread; as ioapic_init()'s */
     void *msi_opaque;
     struct trace *trace; /* of the messages; may be NULL */
+    const struct irqfd_ops *irqfds; /* a second way for messages; NULL: there is none */
+    void *irqfd_opaque;
     uint8_t (*reset_read)(struct reset_ctl *);
     void (*reset_write)(struct reset_ctl *, uint8_t value);
     struct reset_ctl *reset_ctl;

@@ -32,6 +32,7 @@ struct virtq_state {
 /* Of all times since virtq_init(). kicks is the owner's to count, the rest is counted here. */
 struct virtq_stats {
     uint64_t kicks, chains, bytes_read, bytes_written, interrupts, interrupts_suppressed;
+    uint64_t ioeventfd_kicks, irqfd_interrupts; /* of these: past any VM exit that we see, past any call of the engine */
 };
 
 /*

@@ -67,6 +67,7 @@ struct virtio_pci {
     struct pci_device pci;
     struct msix msix;
     unsigned window; /* the capability of the access window */
+    struct bus_doorbell doorbells[VIRTIO_QUEUES_MAX];
 };
 
 static const struct state_field fields[] = {
@@ -89,7 +90,7 @@ static void state_reset(struct virtio_pci_state *s)
  * The configuration bit of ISR is set with MSI-X too, the queues' only without (virtio 1.2 4.1.4.5.1). The line follows interrupts that were
  * meant for it, not the bits: one that was sent as a message must not come up as INTx when the driver turns MSI-X off.
  */
-static void on_interrupt(void *transport, int queue)
+static bool on_interrupt(void *transport, int queue)
 {
     struct virtio_pci *v = transport;
     bool messages = msix_enabled(&v->msix);
@@ -99,9 +100,9 @@ static void on_interrupt(void *transport, int queue)
     else if (!messages)
         v->state.isr |= ISR_QUEUE;
     if (messages)
-        msix_notify(&v->msix, queue < 0 ? v->state.config_vector : v->state.queue_vectors[queue]);
-    else
-        pci_set_intx(&v->pci, true);
+        return msix_notify(&v->msix, queue < 0 ? v->state.config_vector : v->state.queue_vectors[queue]);
+    pci_set_intx(&v->pci, true);
+    return false;
 }
 
 static uint8_t isr_read(struct virtio_pci *v)
@@ -402,6 +403,13 @@ static void add_window(struct virtio_pci *v)
     pci_set_writable(&v->pci, v->window + CAP_BODY_OFFSET, &writable, sizeof(writable));
 }
 
+static void add_doorbells(struct virtio_pci *v)
+{
+    for (unsigned q = 0; q < v->dev->queue_count; q++)
+        v->doorbells[q] = (struct bus_doorbell){.off = OFF_NOTIFY + NOTIFY_MULTIPLIER * q, .fd = v->dev->kicks[q].event.fd};
+    pci_set_doorbells(&v->pci, BAR_INDEX, v->doorbells, v->dev->queue_count);
+}
+
 static void init_function(struct virtio_pci *v)
 {
     struct virtio_device *dev = v->dev;
@@ -417,6 +425,8 @@ static void init_function(struct virtio_pci *v)
 
     pci_device_init(&v->pci, dev->label, &ids, &pci_ops, v);
     pci_add_bar(&v->pci, BAR_INDEX, PCI_BAR_MEM64, BAR_SIZE, &bar_ops, v);
+    if (!dev->env.inline_work) /* the CPU that rings does the work: it has to come out of the guest for it */
+        add_doorbells(v);
     add_cap(v, CAP_COMMON, OFF_COMMON, COMMON_BYTES, 0);
     add_cap(v, CAP_NOTIFY, OFF_NOTIFY, NOTIFY_MULTIPLIER * dev->queue_count, NOTIFY_MULTIPLIER);
     add_cap(v, CAP_ISR, OFF_ISR, 1, 0);

@@ -58,11 +58,12 @@ static void wake_loop(struct virtio_kick *kick)
 {
     uint64_t one = 1;
 
+    atomic_fetch_add(&kick->woken, 1);
     if (write(kick->event.fd, &one, sizeof(one)) < 0)
         return; /* EAGAIN: the counter is full, and the loop about to come */
 }
 
-static void kick_locked(struct virtio_device *dev, unsigned queue, unsigned rung)
+static void kick_locked(struct virtio_device *dev, unsigned queue, uint64_t rung)
 {
     dev->queues[queue].stats.kicks += rung;
     trace_kick(dev->env.trace, dev->label, queue);
@@ -70,17 +71,30 @@ static void kick_locked(struct virtio_device *dev, unsigned queue, unsigned rung
         dev->ops->kick(dev, queue);
 }
 
+/* How many of what was read from the eventfd are doorbells that no virtio_doorbell() was called for. */
+static uint64_t by_ioeventfd(struct virtio_kick *kick, uint64_t count)
+{
+    uint64_t others;
+
+    kick->beyond += (int64_t)count - (int64_t)atomic_exchange(&kick->woken, 0);
+    others = kick->beyond > 0 ? (uint64_t)kick->beyond : 0;
+    kick->beyond -= (int64_t)others;
+    return others;
+}
+
 static void on_kick(struct loop_fd *event, uint32_t events)
 {
     struct virtio_kick *kick = container_of(event, struct virtio_kick, event);
     struct virtio_device *dev = kick->dev;
-    uint64_t count;
+    uint64_t count, others;
 
     (void)events;
     if (read(event->fd, &count, sizeof(count)) < 0)
         return;
+    others = by_ioeventfd(kick, count);
     pthread_mutex_lock(&dev->lock);
-    kick_locked(dev, kick->queue, atomic_exchange(&kick->rung, 0));
+    dev->queues[kick->queue].stats.ioeventfd_kicks += others;
+    kick_locked(dev, kick->queue, atomic_exchange(&kick->rung, 0) + others);
     pthread_mutex_unlock(&dev->lock);
 }
 
@@ -167,10 +181,9 @@ void virtio_free(struct virtio_device *dev)
 
 /* --- for kinds of devices --- */
 
-static void interrupt(struct virtio_device *dev, int queue)
+static bool interrupt(struct virtio_device *dev, int queue)
 {
-    if (dev->interrupt)
-        dev->interrupt(dev->transport, queue);
+    return dev->interrupt && dev->interrupt(dev->transport, queue);
 }
 
 /* Nothing is sent before DRIVER_OK (virtio 1.2 3.1.1, 2.1.2). */
@@ -218,8 +231,8 @@ void virtio_publish(struct virtio_device *dev, unsigned queue)
         return;
     wanted = virtq_publish(&dev->queues[queue]);
     trace_completion(dev->env.trace, dev->label, queue, wanted);
-    if (wanted)
-        interrupt(dev, (int)queue);
+    if (wanted && interrupt(dev, (int)queue))
+        dev->queues[queue].stats.irqfd_interrupts++;
 }
 
 static bool holds_any(const struct virtio_device *dev)
@@ -515,9 +528,14 @@ static void queue_stats(const struct virtio_device *dev, unsigned queue, struct 
         const char *name;
         uint64_t value;
     } rows[] = {
-        {"kicks", s->kicks},           {"chains", s->chains},
-        {"bytes read", s->bytes_read}, {"bytes written", s->bytes_written},
-        {"interrupts", s->interrupts}, {"interrupts suppressed", s->interrupts_suppressed},
+        {"kicks", s->kicks},
+        {"chains", s->chains},
+        {"bytes read", s->bytes_read},
+        {"bytes written", s->bytes_written},
+        {"interrupts", s->interrupts},
+        {"interrupts suppressed", s->interrupts_suppressed},
+        {"kicks by ioeventfd", s->ioeventfd_kicks},
+        {"interrupts by irqfd", s->irqfd_interrupts},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {

@@ -65,10 +65,12 @@ struct virtio_env {
 };
 
 struct virtio_kick {
-    struct loop_fd event; /* an eventfd: the doorbell writes it, the loop reads it (later the kernel's ioeventfd) */
+    struct loop_fd event; /* an eventfd: the doorbell writes it, or an engine's ioeventfd; the loop reads it */
     struct virtio_device *dev;
     unsigned queue;
-    atomic_uint rung;     /* doorbells that the loop has not seen yet: all but the first need no wake-up */
+    atomic_uint rung;     /* calls of virtio_doorbell() that the loop has not seen yet: all but the first need no wake-up */
+    atomic_uint woken;    /* writes of our own to the eventfd that the loop has not counted yet */
+    int64_t beyond;       /* what was read of the eventfd beyond those; negative while one is counted and not yet read. The loop's */
     unsigned held;        /* virtio_hold() */
     bool reset_under_way; /* of the queue; ends with the last virtio_release() */
 };
@@ -89,8 +91,8 @@ struct virtio_device {
     bool reset_under_way; /* of the device: status is not 0 before the last virtio_release() */
     struct log_limit complaints;
 
-    /* The transport's; set when it is attached. queue -1: the configuration changed. Called with the lock held. */
-    void (*interrupt)(void *transport, int queue);
+    /* The transport's; set when it is attached. queue -1: the configuration changed. Called with the lock held. True: an irqfd sent it. */
+    bool (*interrupt)(void *transport, int queue);
     void *transport;
 };
 
@@ -157,5 +159,5 @@ void virtio_drain(struct virtio_device *);
 int virtio_save(struct virtio_device *, struct state_writer *); /* after virtio_drain() */
 /* Into a device made with the same options. A started one goes on. On failure it is in reset. */
 int virtio_load(struct virtio_device *, struct state_reader *, struct err *);
-/* Per queue: kicks, chains, bytes, interrupts sent and suppressed; and the kind's own. The group is the label. Any thread. */
+/* Per queue: kicks, and those of them by ioeventfd; chains, bytes; interrupts sent, those of them by irqfd, and suppressed; and the kind's own. The group is the label. Any thread. */
 void virtio_stats(struct virtio_device *, struct stats_out *);

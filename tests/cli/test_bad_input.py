@@ -64,7 +64,7 @@ def refused(done, status, *words):
     (["run", "--kernel", "K", "--queue-work", "thread"], ["loop or inline"]),
     (["run", "--kernel", "K", "--console", "hvc0"], ["tty, virtio, none or file:PATH"]),
     (["run", "--kernel", "K", "--cpus", "many"], ["--cpus", "'many'"]),
-    (["run", "--kernel", "K", "--engine", "kvm"], ["--engine", "auto or soft", "'kvm'"]),
+    (["run", "--kernel", "K", "--engine", "tcg"], ["--engine", "auto, kvm or soft", "'tcg'"]),
     (["run", "--kernel", "K", "--console", "serial"], ["--console", "'serial'", "file:PATH"]),
     (["run", "--kernel", "K", "--name", "a b"], ["'a b'"]),
     (["run", "--kernel", "K", "--name", ""], ["name is empty"]),

@@ -346,6 +346,53 @@ static void readers_see_a_moving_range_whole_or_not_at_all(void **state)
     assert_int_equal(race.bad, 0);
 }
 
+struct bells {
+    struct {
+        uint64_t addr;
+        int fd;
+        bool on;
+    } told[8];
+    unsigned count;
+    int answer;
+};
+
+static int on_doorbell(void *opaque, uint64_t addr, int fd, bool on)
+{
+    struct bells *b = opaque;
+
+    b->told[b->count].addr = addr;
+    b->told[b->count].fd = fd;
+    b->told[b->count++].on = on;
+    return b->answer;
+}
+
+static void doorbells_are_offered_to_who_can_deliver_them(void **state)
+{
+    static const struct bus_doorbell doorbells[] = {{0, 5}, {4, 6}};
+    struct bells bells = {.answer = -ENOSPC}; /* who cannot deliver one says so, and the device is called */
+    struct bus bus;
+    struct ram ram;
+
+    (void)state;
+    bus_init(&bus);
+    ram_init(&ram, "doorbells", 0x1000, 16);
+    assert_int_equal(bus_add(&bus, &ram.range, NULL), 0);
+    bus_doorbells(&bus, 0x1000, doorbells, 2, true); /* nobody is there: nothing changes */
+    bus_doorbells(&bus, 0x1000, doorbells, 2, false);
+    bus.doorbell = on_doorbell;
+    bus.doorbell_opaque = &bells;
+    bus_doorbells(&bus, 0x1000, doorbells, 2, true);
+    assert_int_equal(bells.count, 2);
+    assert_true(bells.told[1].addr == 0x1004 && bells.told[1].fd == 6 && bells.told[1].on);
+    bus_write(&bus, 0x1004, 2, 1);
+    assert_int_equal(ram.writes, 1);
+    bus_doorbells(&bus, 0x1000, doorbells, 2, false);
+    assert_int_equal(bells.count, 4);
+    assert_true(bells.told[2].addr == 0x1000 && bells.told[2].fd == 5 && !bells.told[2].on);
+    bus_remove(&bus, &ram.range);
+    bus_fini(&bus);
+}
+
 #define BUS_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -362,6 +409,7 @@ int main(void)
         BUS_TEST(random_ranges_answer_as_a_map_of_bytes_does),
         BUS_TEST(a_device_can_move_itself_from_its_own_callback),
         BUS_TEST(readers_see_a_moving_range_whole_or_not_at_all),
+        BUS_TEST(doorbells_are_offered_to_who_can_deliver_them),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,7 +168,7 @@ static void a_bad_value_is_refused_as_for_the_flag(void **state)
     refused(*state, "{\"cpus\": 4294967296}", 1, "\"cpus\" must be a number of CPUs");
     refused(*state, "{\"cpus\": {\"cores\": 2}}", 1, "\"cpus\" must be a number of CPUs, and needs it as \"count\"");
     refused(*state, "{\"cpus\": true}", 1, "\"cpus\" must be a whole number, a string or an object, not true or false");
-    refused(*state, "{\"engine\":\n\"kvm\"}", 1, "auto or soft");
+    refused(*state, "{\"engine\":\n\"tcg\"}", 1, "auto, kvm or soft");
     refused(*state, "{\"console\": \"file:\"}", 1, "\"console\" needs the name of a file");
     refused(*state, "{\"kernel\": \"\"}", 1, "\"kernel\" needs the name of a file");
     refused(*state, "{\"stats\": \"\"}", 1, "\"stats\" needs the name of a file");

@@ -98,16 +98,18 @@ static void texts_are_kept_and_the_last_one_wins(void **state)
     assert_string_equal(c->kernel, "/k");
 }
 
-static void the_engine_is_auto_or_soft(void **state)
+static void the_engine_is_auto_kvm_or_soft(void **state)
 {
     struct config *c = *state;
 
     ok(c, "engine", "soft");
     assert_int_equal(c->engine, ENGINE_SOFT);
-    refused(c, "engine", "kvm", "auto or soft");
-    refused(c, "engine", "", "auto or soft");
-    refused(c, "engine", "Soft", "auto or soft");
+    refused(c, "engine", "tcg", "auto, kvm or soft");
+    refused(c, "engine", "", "auto, kvm or soft");
+    refused(c, "engine", "Soft", "auto, kvm or soft");
     assert_int_equal(c->engine, ENGINE_SOFT);
+    ok(c, "engine", "kvm");
+    assert_int_equal(c->engine, ENGINE_KVM);
     ok(c, "engine", "auto");
     assert_int_equal(c->engine, ENGINE_AUTO);
 }
@@ -393,7 +395,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CONFIG_TEST(the_defaults_lack_only_a_kernel),
         CONFIG_TEST(texts_are_kept_and_the_last_one_wins),
-        CONFIG_TEST(the_engine_is_auto_or_soft),
+        CONFIG_TEST(the_engine_is_auto_kvm_or_soft),
         CONFIG_TEST(cpus_are_a_number),
         CONFIG_TEST(memory_is_a_size_that_may_be_shared),
         CONFIG_TEST(the_console_is_a_terminal_a_file_or_nowhere),

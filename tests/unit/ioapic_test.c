@@ -25,7 +25,9 @@ struct fixture {
     struct ioapic dev, other;
     struct message message[64];
     unsigned sent;
-    int taken; /* what the local APICs answer */
+    int taken;                         /* what the local APICs answer */
+    struct message level[IOAPIC_PINS]; /* what ioapic_watch_levels() was last told of each input */
+    unsigned told;
 };
 
 static int on_msi(void *opaque, uint64_t addr, uint32_t data)
@@ -523,6 +525,56 @@ static void hostile_accesses_do_no_harm(void **state)
     assert_int_equal(last(f)->data, 0x34);
 }
 
+static void on_level(void *opaque, unsigned pin, uint64_t addr, uint32_t data)
+{
+    struct fixture *f = opaque;
+
+    f->level[pin] = (struct message){addr, data};
+    f->told++;
+}
+
+static void who_watches_levels_is_told_of_each_change_once(void **state)
+{
+    struct fixture *f = *state;
+
+    write_entry(f, 5, 1, LEVEL | 0x41);
+    ioapic_watch_levels(&f->dev, on_level);
+    assert_int_equal(f->told, 1);
+    assert_int_equal(f->level[5].addr, 0xfee01000);
+    assert_int_equal(f->level[5].data, 0xc041);
+    write_entry(f, 5, 1, LEVEL | MASKED | 0x41); /* one in service may be masked: it stays */
+    write_entry(f, 6, 1, 0x42);                  /* an edge is nobody's business */
+    assert_int_equal(f->told, 1);
+    write_entry(f, 5, 3, LEVEL | 0x41);
+    assert_int_equal(f->level[5].addr, 0xfee03000);
+    write_entry(f, 5, 3, LEVEL | 0x51);
+    assert_int_equal(f->level[5].data, 0xc051);
+    write_entry(f, 5, 3, 0x51);
+    assert_int_equal(f->level[5].data, 0);
+    write_entry(f, 7, 0, LEVEL | 0x0f); /* an illegal vector is never sent */
+    assert_int_equal(f->level[7].data, 0);
+}
+
+static void who_watches_levels_is_told_of_resets_and_loads(void **state)
+{
+    struct fixture *f = *state;
+    struct state_writer w;
+    struct state_reader r;
+    struct err e;
+
+    ioapic_watch_levels(&f->dev, on_level);
+    write_entry(f, 9, 2, LEVEL | 0x61);
+    state_writer_init(&w);
+    assert_int_equal(ioapic_device.save(&f->dev, &w), 0);
+    ioapic_device.reset(&f->dev);
+    assert_int_equal(f->level[9].data, 0);
+    state_reader_init(&r, w.data, w.len);
+    assert_int_equal(ioapic_device.load(&f->dev, &r, &e), 0);
+    assert_int_equal(f->level[9].addr, 0xfee02000);
+    assert_int_equal(f->level[9].data, 0xc061);
+    state_writer_fini(&w);
+}
+
 #define IOAPIC_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -557,6 +609,8 @@ int main(void)
         IOAPIC_TEST(saved_state_is_restored_and_sends_nothing),
         IOAPIC_TEST(impossible_state_is_refused),
         IOAPIC_TEST(hostile_accesses_do_no_harm),
+        IOAPIC_TEST(who_watches_levels_is_told_of_each_change_once),
+        IOAPIC_TEST(who_watches_levels_is_told_of_resets_and_loads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,9 @@
 /* MSI-X: the capability, messages, masks of vector and function, pending bits, the table's bytes, saved state. */
 #include "pci_fake.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "pci/msix.h"
 
@@ -478,6 +480,177 @@ static void hostile_state_and_accesses_do_no_harm(void **state)
     assert_sent(&f->a, 0, 9);
 }
 
+/* --- a host with irqfds: what is connected sends, and nothing else is called --- */
+
+#define SOURCES 8
+
+struct fake_irqfds {
+    struct {
+        bool taken, connected;
+        uint64_t addr, next_addr; /* since the last commit; from the next on */
+        uint32_t data, next_data;
+        int fd;
+    } source[SOURCES];
+    unsigned commits;
+    int error; /* of add */
+};
+
+static int irqfd_add(void *opaque)
+{
+    struct fake_irqfds *f = opaque;
+
+    for (int i = 0; i < SOURCES && !f->error; i++)
+        if (!f->source[i].taken) {
+            f->source[i].taken = true;
+            return i;
+        }
+    return -ENOSPC;
+}
+
+static void irqfd_remove(void *opaque, int source)
+{
+    struct fake_irqfds *f = opaque;
+
+    assert_true(f->source[source].taken && !f->source[source].connected);
+    f->source[source].taken = false;
+}
+
+static void irqfd_route(void *opaque, int source, uint64_t addr, uint32_t data)
+{
+    struct fake_irqfds *f = opaque;
+
+    f->source[source].next_addr = addr;
+    f->source[source].next_data = data;
+}
+
+static int irqfd_commit(void *opaque)
+{
+    struct fake_irqfds *f = opaque;
+
+    f->commits++;
+    for (unsigned i = 0; i < SOURCES; i++) {
+        f->source[i].addr = f->source[i].next_addr;
+        f->source[i].data = f->source[i].next_data;
+    }
+    return 0;
+}
+
+static int irqfd_connect(void *opaque, int source, int fd, bool on)
+{
+    struct fake_irqfds *f = opaque;
+
+    assert_true(f->source[source].taken && f->source[source].connected != on);
+    f->source[source].connected = on;
+    f->source[source].fd = fd;
+    return 0;
+}
+
+static const struct irqfd_ops irqfd_ops = {irqfd_add, irqfd_remove, irqfd_route, irqfd_commit, irqfd_connect};
+
+static void give_irqfds(struct unit *u, struct fake_irqfds *f)
+{
+    *f = (struct fake_irqfds){0};
+    u->pci.host.irqfds = &irqfd_ops;
+    u->pci.host.irqfd_opaque = f;
+}
+
+/* How often the eventfd of the source was written to since the last time. */
+static uint64_t writes_of(const struct fake_irqfds *f, int source)
+{
+    uint64_t count;
+
+    return read(f->source[source].fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+static void an_unmasked_vector_sends_by_its_irqfd(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_irqfds irqfds;
+
+    give_irqfds(&f->a, &irqfds);
+    set_vector(&f->a, 2, false);
+    assert_true(irqfds.source[0].connected);
+    assert_true(irqfds.source[0].addr == 0xfee01008);
+    assert_int_equal(irqfds.source[0].data, 0x42);
+    assert_true(msix_notify(&f->a.msix, 2));
+    assert_int_equal(writes_of(&irqfds, 0), 1);
+    assert_int_equal(f->a.pci.sent, 0);
+    assert_false(irqfds.source[1].taken); /* a vector that nobody uses has none */
+    msix_reset(&f->a.msix);
+    assert_false(irqfds.source[0].taken);
+}
+
+static void a_masked_vector_is_not_connected_and_its_message_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_irqfds irqfds;
+
+    give_irqfds(&f->a, &irqfds);
+    set_vector(&f->a, 2, false);
+    set_mask(&f->a, 2, true);
+    assert_false(irqfds.source[0].connected);
+    assert_false(msix_notify(&f->a.msix, 2));
+    assert_true(pending(&f->a, 2));
+    set_mask(&f->a, 2, false);
+    assert_true(irqfds.source[0].connected);
+    assert_int_equal(writes_of(&irqfds, 0), 1);
+    assert_false(pending(&f->a, 2));
+    assert_int_equal(f->a.pci.sent, 0);
+    msix_reset(&f->a.msix);
+}
+
+static void function_mask_and_bus_master_connect_all_with_one_commit(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_irqfds irqfds;
+
+    give_irqfds(&f->a, &irqfds);
+    set_control(&f->a, ENABLE | FUNCTION_MASK);
+    for (unsigned v = 0; v < 3; v++)
+        set_vector(&f->a, v, false);
+    assert_false(irqfds.source[0].taken);
+    irqfds.commits = 0;
+    set_control(&f->a, ENABLE);
+    assert_int_equal(irqfds.commits, 1);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(irqfds.source[i].connected);
+    config_put(&f->a.pci, SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(irqfds.source[i].connected);
+    config_put(&f->a.pci, SLOT, PCI_COMMAND, 2, MASTER_ON);
+    assert_true(irqfds.source[2].connected);
+    msix_reset(&f->a.msix);
+}
+
+static void a_changed_message_changes_the_route(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_irqfds irqfds;
+
+    give_irqfds(&f->a, &irqfds);
+    set_vector(&f->a, 2, false);
+    msix_table_write(&f->a.msix, 16 * 2 + 8, 4, 0x77);
+    assert_int_equal(irqfds.source[0].data, 0x77);
+    assert_true(irqfds.source[0].connected);
+    set_mask(&f->a, 2, true);
+    msix_table_write(&f->a.msix, 16 * 2, 8, 0x3fee05000ULL); /* as kernels move a vector to another processor */
+    set_mask(&f->a, 2, false);
+    assert_true(irqfds.source[0].addr == 0x3fee05000ULL);
+    msix_reset(&f->a.msix);
+}
+
+static void a_vector_without_an_irqfd_sends_by_the_host(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_irqfds irqfds;
+
+    give_irqfds(&f->a, &irqfds);
+    irqfds.error = 1;
+    set_vector(&f->a, 2, false);
+    assert_false(msix_notify(&f->a.msix, 2));
+    assert_sent(&f->a, 0, 2);
+}
+
 #define MSIX_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -502,6 +675,11 @@ int main(void)
         MSIX_TEST(saved_state_is_restored_and_sends_nothing),
         MSIX_TEST(impossible_state_is_refused),
         MSIX_TEST(hostile_state_and_accesses_do_no_harm),
+        MSIX_TEST(an_unmasked_vector_sends_by_its_irqfd),
+        MSIX_TEST(a_masked_vector_is_not_connected_and_its_message_waits),
+        MSIX_TEST(function_mask_and_bus_master_connect_all_with_one_commit),
+        MSIX_TEST(a_changed_message_changes_the_route),
+        MSIX_TEST(a_vector_without_an_irqfd_sends_by_the_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

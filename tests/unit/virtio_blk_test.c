@@ -40,7 +40,7 @@ int virtq_chain_init(struct virtq_chain *c, const struct virtq *q)
     return 0;
 }
 
-static void on_interrupt(void *transport, int queue)
+static bool on_interrupt(void *transport, int queue)
 {
     struct fixture *f = transport;
 
@@ -49,6 +49,7 @@ static void on_interrupt(void *transport, int queue)
         f->config_interrupts++;
     else
         f->interrupts[queue]++;
+    return false;
 }
 
 static void on_code_changed(void *opaque, gpa_t gpa, size_t len)

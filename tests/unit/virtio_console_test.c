@@ -54,7 +54,7 @@ static void host_room(void *opaque)
     t->rooms++;
 }
 
-static void interrupt(void *transport, int queue)
+static bool interrupt(void *transport, int queue)
 {
     struct test *t = transport;
 
@@ -62,6 +62,7 @@ static void interrupt(void *transport, int queue)
         t->config_interrupts++;
     else
         t->interrupts[queue]++;
+    return false;
 }
 
 /* What a driver does up to DRIVER_OK. */

@@ -180,11 +180,12 @@ static inline void wire(struct fixture *f)
 
 /* --- the driver --- */
 
-static inline void on_interrupt(void *transport, int queue)
+static inline bool on_interrupt(void *transport, int queue)
 {
     struct fixture *f = transport;
 
     f->interrupts[queue < 0 ? QUEUES : queue]++;
+    return false;
 }
 
 static inline void show(struct fixture *f, unsigned queue)

@@ -947,6 +947,45 @@ static void impossible_state_is_refused(void **state)
     }
 }
 
+/* --- doorbells --- */
+
+struct bells {
+    uint64_t on[ECHO_QUEUES], off[ECHO_QUEUES]; /* addresses, by queue */
+    struct virtio_device *dev;
+};
+
+static int on_doorbell(void *opaque, uint64_t addr, int fd, bool on)
+{
+    struct bells *b = opaque;
+
+    for (unsigned q = 0; q < ECHO_QUEUES; q++)
+        if (b->dev->kicks[q].event.fd == fd)
+            *(on ? &b->on[q] : &b->off[q]) = addr;
+    return 0;
+}
+
+static void doorbells_follow_the_bar(void **state)
+{
+    struct fixture *f = *state;
+    struct bells bells = {.dev = &f->echo->dev};
+    uint64_t before = f->at.notify, moved = f->at.bar + MIB(4);
+
+    f->mmio.doorbell = on_doorbell;
+    f->mmio.doorbell_opaque = &bells;
+    cfg_write(f, 0x10, 4, (uint32_t)moved);
+    for (unsigned q = 0; q < ECHO_QUEUES; q++) {
+        assert_true(bells.off[q] == before + 4 * q);
+        assert_true(bells.on[q] == before + MIB(4) + 4 * q);
+    }
+    memset(bells.on, 0, sizeof(bells.on));
+    cfg_write(f, 4, 2, 0); /* decoding off */
+    assert_true(bells.off[1] == before + MIB(4) + 4 && bells.on[1] == 0);
+    cfg_write(f, 4, 2, 2);
+    assert_true(bells.on[2] == before + MIB(4) + 8);
+    cfg_write(f, 0x10, 4, (uint32_t)f->at.bar);
+    f->mmio.doorbell = NULL;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -982,6 +1021,7 @@ int main(void)
         TEST(a_raised_line_stays_so_in_a_fresh_machine),
         TEST(state_that_is_refused_leaves_the_device_as_it_was),
         TEST(impossible_state_is_refused),
+        TEST(doorbells_follow_the_bar),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,11 +43,12 @@ struct fixture {
     unsigned interrupts;
 };
 
-static void on_interrupt(void *transport, int queue)
+static bool on_interrupt(void *transport, int queue)
 {
     struct fixture *f = transport;
 
     f->interrupts += queue == 0;
+    return false;
 }
 
 static void make_device(struct fixture *f, uint64_t bytes_per_second)

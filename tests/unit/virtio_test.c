@@ -41,9 +41,10 @@ struct fixture {
     struct virtio_device *dev;
     struct virtq_driver driver[ECHO_QUEUES];
     unsigned interrupts[ECHO_QUEUES], config_interrupts;
+    bool by_irqfd; /* what the transport says of its interrupts */
 };
 
-static void on_interrupt(void *transport, int queue)
+static bool on_interrupt(void *transport, int queue)
 {
     struct fixture *f = transport;
 
@@ -51,6 +52,7 @@ static void on_interrupt(void *transport, int queue)
         f->config_interrupts++;
     else
         f->interrupts[queue]++;
+    return f->by_irqfd;
 }
 
 static void take_device(struct fixture *f, struct echo *echo)
@@ -343,6 +345,45 @@ static void many_doorbells_are_counted_and_wake_the_loop_once(void **state)
     assert_int_equal(f->echo->kicks, 1);
     echo_once(f, 0, "and the next is heard too");
     assert_int_equal(f->dev->queues[0].stats.kicks, 101);
+}
+
+/* An engine's ioeventfd adds to the eventfd, and nobody calls virtio_doorbell(). */
+static void ring_by_eventfd(struct fixture *f, unsigned queue, uint64_t times)
+{
+    assert_int_equal(write(f->dev->kicks[queue].event.fd, &times, sizeof(times)), sizeof(times));
+}
+
+static void doorbells_by_eventfd_are_kicks_and_counted_apart(void **state)
+{
+    struct fixture *f = *state;
+    int token;
+
+    start(f, SPLIT);
+    token = request(f, 0, "by the kernel");
+    ring_by_eventfd(f, 0, 1);
+    echo_settle(f->loop);
+    expect_answer(f, 0, token, "by the kernel");
+    ring_by_eventfd(f, 0, 2);
+    virtio_doorbell(f->dev, 0);
+    virtio_doorbell(f->dev, 0);
+    ring_by_eventfd(f, 0, 3);
+    echo_settle(f->loop);
+    virtio_doorbell(f->dev, 0);
+    echo_settle(f->loop);
+    assert_int_equal(f->dev->queues[0].stats.kicks, 9);
+    assert_int_equal(f->dev->queues[0].stats.ioeventfd_kicks, 6);
+}
+
+static void interrupts_by_irqfd_are_counted(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, SPLIT);
+    echo_once(f, 0, "by a call");
+    f->by_irqfd = true;
+    echo_once(f, 0, "by an eventfd");
+    assert_int_equal(f->dev->queues[0].stats.interrupts, 2);
+    assert_int_equal(f->dev->queues[0].stats.irqfd_interrupts, 1);
 }
 
 static void a_doorbell_of_no_queue_or_before_the_start_does_nothing(void **state)
@@ -914,6 +955,8 @@ int main(void)
         TEST(a_doorbells_work_is_the_loops),
         TEST(with_inline_work_it_is_done_at_once),
         TEST(many_doorbells_are_counted_and_wake_the_loop_once),
+        TEST(doorbells_by_eventfd_are_kicks_and_counted_apart),
+        TEST(interrupts_by_irqfd_are_counted),
         TEST(a_doorbell_of_no_queue_or_before_the_start_does_nothing),
         TEST(a_reset_overtakes_a_doorbell),
         TEST(a_doorbell_from_before_a_reset_does_not_harm_the_next_driver),

@@ -32,7 +32,7 @@
 
 static void soft_probe(struct engine_caps *caps)
 {
-    *caps = (struct engine_caps){.usable = true, .max_vcpus = MAX_VCPUS};
+    *caps = (struct engine_caps){.present = true, .usable = true, .max_vcpus = MAX_VCPUS};
     if (!__builtin_cpu_supports("bmi2")) {
         caps->usable = false;
         snprintf(caps->why, sizeof(caps->why), "the software engine needs a CPU with BMI2 (Haswell, Zen or newer)");
