@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/types.h"
@@ -123,12 +124,16 @@ static void print_exits(const struct table *t)
 /* "queue 3 kicks": the number of its queue, or -1; what is counted follows at *what. */
 static int queue_of(const char *name, const char **what)
 {
-    unsigned queue;
-    int end = 0;
+    static const char prefix[] = "queue ";
+    unsigned long queue;
+    char *end;
 
-    if (sscanf(name, "queue %u %n", &queue, &end) != 1 || end == 0)
+    if (strncmp(name, prefix, sizeof(prefix) - 1) != 0)
         return -1;
-    *what = name + end;
+    queue = strtoul(name + sizeof(prefix) - 1, &end, 10);
+    if (*end != ' ' || queue > UINT16_MAX)
+        return -1;
+    *what = end + 1;
     return (int)queue;
 }
 

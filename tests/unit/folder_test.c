@@ -24,7 +24,7 @@ static int setup(void **state)
 {
     static int folder;
 
-    strcpy(runtime + strlen(runtime) - 6, "XXXXXX");
+    memset(runtime + sizeof(runtime) - 7, 'X', 6);
     if (!mkdtemp(runtime) || setenv("XDG_RUNTIME_DIR", runtime, 1) != 0)
         return -1;
     folder = folder_open(NULL);
@@ -56,12 +56,11 @@ static void expect_names(int folder, const char *expected)
 {
     struct folder_names names;
     char list[256] = "";
+    size_t len = 0;
 
     assert_int_equal(folder_list(folder, &names, NULL), 0);
-    for (unsigned i = 0; i < names.count; i++) {
-        strcat(list, names.name[i]);
-        strcat(list, " ");
-    }
+    for (unsigned i = 0; i < names.count; i++)
+        len += (size_t)snprintf(list + len, sizeof(list) - len, "%s ", names.name[i]);
     folder_names_free(&names);
     assert_string_equal(list, expected);
 }
