@@ -144,7 +144,7 @@ struct pci_host_options {
     struct irq_line intx[PCI_INTX_LINES];
     int (*msi)(void *opaque, uint64_t addr, uint32_t data); /* any thread; as ioapic_init()'s */
     void *msi_opaque;
-    struct trace *trace; /* of the messages; may be NULL */
+    struct trace *trace;            /* of the messages; may be NULL */
     const struct irqfd_ops *irqfds; /* a second way for messages; NULL: there is none */
     void *irqfd_opaque;
     uint8_t (*reset_read)(struct reset_ctl *);

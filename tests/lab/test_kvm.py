@@ -10,7 +10,8 @@ import lab as the_lab
 UNIT = os.path.join(the_lab.ROOT, "build", "release", "tests", "unit")
 # Those that ask of the CPU no more than QEMU's TCG can do with a guest of its own: segment limits, #MF, #AC and INT1 are not among it, and a write
 # of CR8 while an interrupt waits ends QEMU, so that none of these has any.
-GUESTS = ["hello", "hello_32", "compat", "modes_32", "paging", "segments_32", "syscalls"]
+GUESTS = ["hello", "hello_32", "compat", "modes_32", "segments_32", "syscalls"]
+NPT_GUESTS = ["paging"]  # KVM's shadow paging is not exact in what this one looks at
 PACKETS = 1000
 
 
@@ -27,8 +28,9 @@ def test_every_function_of_the_engine(lab, test, npt):
 
 @pytest.mark.parametrize("npt", [1, 0])
 def test_tiny_guests(lab, npt):
-    output = lab("kvm_guests.sh", [*GUESTS, "triple_fault"], npt=npt, limit_s=300).output
-    for name in GUESTS:
+    guests = GUESTS + (NPT_GUESTS if npt else [])
+    output = lab("kvm_guests.sh", [*guests, "triple_fault"], npt=npt, limit_s=300).output
+    for name in guests:
         assert f"{name}: status 1: " in output and f"{name}: status 1: 0 passed" not in output  # the debug-exit port's 0
     assert "triple_fault: status 3: umbra: the guest triple-faulted" in output
 
