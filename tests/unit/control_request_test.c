@@ -25,6 +25,17 @@ static void refused(const char *line, size_t len, const char *word)
     control_request_fini(&r);
 }
 
+/* What a request of this kind needs beside its name. */
+static const char *members(enum control_kind kind)
+{
+    switch (kind) {
+    case CONTROL_RESIZE: return ", \"columns\": 0, \"rows\": 65535";
+    case CONTROL_TRACE: return ", \"events\": 1, \"ms\": 3600000";
+    case CONTROL_TRACE_READ: return ", \"from\": 100000";
+    default: return "";
+    }
+}
+
 static void every_request_is_known_by_its_name(void **state)
 {
     (void)state;
@@ -34,12 +45,11 @@ static void every_request_is_known_by_its_name(void **state)
         char line[128];
 
         assert_non_null(control_request_names[kind]);
-        snprintf(line, sizeof(line), "{\"request\": \"%s\"%s}", control_request_names[kind],
-                 kind == CONTROL_RESIZE ? ", \"columns\": 0, \"rows\": 65535" : "");
+        snprintf(line, sizeof(line), "{\"request\": \"%s\"%s}", control_request_names[kind], members(kind));
         if (control_request_parse(&r, line, strlen(line), &e) != 0)
             fail_msg("%s: %s", line, e.text);
         assert_int_equal(r.kind, kind);
-        assert_int_equal(r.number[1], kind == CONTROL_RESIZE ? 65535 : 0);
+        assert_int_equal(r.number[1], kind == CONTROL_RESIZE ? 65535 : kind == CONTROL_TRACE ? 3600000 : 0);
         assert_null(r.id);
         control_request_fini(&r);
     }
