@@ -303,19 +303,26 @@ static void count_under_an_xchg_lock(unsigned cpu)
     }
 }
 
+/* Adds 1 and 3 to the two halves, unless another CPU was quicker: lo and hi are what it left then. */
+static bool add_by_cmpxchg16b(uint64_t *lo, uint64_t *hi)
+{
+    bool done;
+
+    __asm__ volatile("lock cmpxchg16b %0\n\tsete %3"
+                     : "+m"(*(volatile unsigned __int128 *)&counters[4]), "+a"(*lo), "+d"(*hi), "=r"(done)
+                     : "b"(*lo + 1), "c"(*hi + 3)
+                     : "cc");
+    return done;
+}
+
 static void count_by_cmpxchg16b(unsigned cpu)
 {
     (void)cpu;
     for (unsigned i = 0; i < ROUNDS / 10; i++) {
         uint64_t lo = counters[4], hi = counters[5];
-        bool done;
 
-        do {
-            __asm__ volatile("lock cmpxchg16b %0\n\tsete %3"
-                             : "+m"(*(volatile unsigned __int128 *)&counters[4]), "+a"(lo), "+d"(hi), "=r"(done)
-                             : "b"(lo + 1), "c"(hi + 3)
-                             : "cc");
-        } while (!done);
+        while (!add_by_cmpxchg16b(&lo, &hi))
+            ;
     }
 }
 
@@ -644,7 +651,6 @@ static void time_never_goes_back_from_cpu_to_cpu(void)
 #define X2APIC_LDR 0x80d
 
 static volatile uint32_t ldrs[SMP_MAX];
-static volatile unsigned x2_self[SMP_MAX];
 
 static void on_x2_ipi(struct trap_frame *f)
 {

@@ -10,7 +10,7 @@
 #define CACHE_MAX_BLOCKS BIT(20)
 #define CACHE_MAX_MARKS BIT(23) /* guest instructions of all blocks */
 #define CACHE_MAX_SITES BIT(18) /* instructions left to C */
-#define CACHE_HASH_BITS 18 /* about as many heads as there are blocks: a chain leads through cold memory */
+#define CACHE_HASH_BITS 18      /* about as many heads as there are blocks: a chain leads through cold memory */
 #define CACHE_HASH_HEADS BIT(CACHE_HASH_BITS)
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
@@ -126,7 +126,7 @@ struct jump_cache {
     uint16_t *filled; /* entries filled since the last flush */
     unsigned filled_count;
     uint64_t pages[JUMP_FILTER_BITS / 64]; /* a filter of the pages in it: one hashed bit each */
-    bool has_local;     /* some entry came through a mapping that is not global */
+    bool has_local;                        /* some entry came through a mapping that is not global */
 };
 
 int jump_cache_init(struct jump_cache *, struct err *);
