@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "engine/soft/cpuid.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
@@ -184,6 +185,7 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
     free(cpu->jump);
     free(cpu->trans);
     lockstep_fini(cpu);
+    free(cpu->debugger);
     free(cpu->init_state);
     free(cpu->xsave);
     free_cpu(cpu);
@@ -342,5 +344,7 @@ const struct engine engine_soft = {
     .msi = soft_msi,
     .extint = soft_extint,
     .nmi = soft_nmi,
+    .debug = debugger_set,
+    .debug_caps = ENGINE_DEBUG_BREAKPOINTS | ENGINE_DEBUG_READS,
     .stats = soft_stats_report,
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/cache.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/ram.h"
@@ -132,7 +133,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
     span->page = r->first_page + ((m.gpa - r->gpa) >> PAGE_SHIFT);
     writable = m.writable && m.dirty && !(r->flags & MEM_READONLY) && (write || !smc_page_has_code(cpu->svm, span->page)) &&
                smc_may_write(cpu->svm, span->page, cpu->vcpu->index);
-    if ((write && !writable) || (access & MMU_FETCH))
+    if ((write && !writable) || (access & MMU_FETCH) || (cpu->debugger && debugger_watches(cpu, gva)))
         return SOFT_OK;
     fill = (struct shadow_fill){
         .gva = gva,
@@ -267,6 +268,8 @@ int mmu_read(struct soft_cpu *cpu, gva_t gva, void *buf, unsigned n, unsigned ac
 {
     uint8_t *to = buf;
 
+    if (cpu->debugger)
+        debugger_note(cpu, gva, n, access);
     while (n > 0) {
         unsigned here = MIN(n, PAGE_SIZE - (gva & PAGE_MASK));
         struct span span;
@@ -306,6 +309,8 @@ int mmu_write(struct soft_cpu *cpu, gva_t gva, const void *buf, unsigned n, unsi
     if (n == 0)
         return SOFT_OK;
     access |= MMU_WRITE;
+    if (cpu->debugger)
+        debugger_note(cpu, gva, n, access);
     rc = span_find(cpu, gva, access, &span[0]);
     if (rc == SOFT_OK && n > first)
         rc = span_find(cpu, page_after(cpu, gva, access), access, &span[1]);
@@ -325,6 +330,8 @@ int mmu_host(struct soft_cpu *cpu, gva_t gva, unsigned n, unsigned access, void 
     *hva = NULL;
     if (n > PAGE_SIZE - (gva & PAGE_MASK))
         return SOFT_OK;
+    if (cpu->debugger)
+        debugger_note(cpu, gva, n, access);
     rc = span_find(cpu, gva, access, &span);
     if (rc != SOFT_OK)
         return rc;

@@ -3,6 +3,7 @@
 
 #include "base/bug.h"
 #include "engine/soft/debug.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
@@ -42,6 +43,8 @@ static int deliver_nmi(struct soft_cpu *cpu)
 static int handle_events(struct soft_cpu *cpu)
 {
     if (cpu->interrupt_shadow || cpu->mov_ss_shadow || cpu->wait_for_sipi)
+        return SOFT_OK;
+    if (cpu->debugger && debugger_holds_events(cpu))
         return SOFT_OK;
     if (atomic_load_explicit(&cpu->nmi_pending, memory_order_relaxed) && !cpu->nmi_masked)
         return deliver_nmi(cpu);
@@ -264,7 +267,8 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
 
 static int run_some(struct soft_cpu *cpu)
 {
-    uint32_t mode = cpu->interrupt_shadow || cpu->mov_ss_shadow ? RUN_STEP : run_mode(cpu);
+    bool step = cpu->interrupt_shadow || cpu->mov_ss_shadow || (cpu->debugger && debugger_steps(cpu));
+    uint32_t mode = step ? RUN_STEP : run_mode(cpu);
 
     if (mode == RUN_STEP)
         return soft_step(cpu);
@@ -272,6 +276,15 @@ static int run_some(struct soft_cpu *cpu)
     if (cpu->svm->lockstep)
         return lockstep_run(cpu, mode);
     return run_code(cpu, mode);
+}
+
+static int run_debugged(struct soft_cpu *cpu)
+{
+    int result = SOFT_EXIT;
+
+    if (!debugger_stops_before(cpu))
+        result = run_some(cpu);
+    return result == SOFT_OK && debugger_stops_after(cpu) ? SOFT_EXIT : result;
 }
 
 int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
@@ -295,7 +308,7 @@ int run_vcpu(struct vcpu *vcpu, struct vm_exit *exit)
             start = tsc_host();
             continue;
         }
-        result = run_some(cpu);
+        result = cpu->debugger ? run_debugged(cpu) : run_some(cpu);
         if (result == SOFT_EXIT)
             break;
     }

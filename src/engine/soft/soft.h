@@ -121,13 +121,14 @@ struct soft_cpu {
     /* --- parts --- */
     struct soft_vm *svm;
     struct vcpu *vcpu;
-    struct soft_mmu *mmu;      /* mmu.h */
-    struct soft_lapic *lapic;  /* lapic.h */
-    struct soft_exec *exec;    /* step.h: decode cache and stubs */
-    struct trans *trans;       /* translate.h: the translator's work space */
-    struct lockstep *lockstep; /* lockstep.h; NULL unless compared */
-    struct jump_cache *jump;   /* cache.h: [JUMP_CACHES] rip -> code, by the low bits of the block mode */
-    struct soft_stats stats;   /* written by the vCPU thread only */
+    struct soft_mmu *mmu;           /* mmu.h */
+    struct soft_lapic *lapic;       /* lapic.h */
+    struct soft_exec *exec;         /* step.h: decode cache and stubs */
+    struct trans *trans;            /* translate.h: the translator's work space */
+    struct lockstep *lockstep;      /* lockstep.h; NULL unless compared */
+    struct jump_cache *jump;        /* cache.h: [JUMP_CACHES] rip -> code, by the low bits of the block mode */
+    struct soft_debugger *debugger; /* debugger.h; NULL: none wants anything. The vCPU thread's */
+    struct soft_stats stats;        /* written by the vCPU thread only */
 };
 
 struct soft_vm {

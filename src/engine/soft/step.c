@@ -7,6 +7,7 @@
 
 #include "engine/soft/ctx.h"
 #include "engine/soft/debug.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/masked.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/smp.h"
@@ -448,9 +449,14 @@ static void begin(struct soft_cpu *cpu, const struct insn *insn)
 /* trap: TF was set before it. */
 static int commit(struct soft_cpu *cpu, const struct insn *insn, bool trap, int result)
 {
-    if (result == SOFT_FAULT)
+    if (result == SOFT_FAULT) {
+        if (cpu->debugger)
+            debugger_forget(cpu);
         return result;
+    }
     cpu->rip = cpu->next_rip;
+    if (cpu->debugger)
+        debugger_complete(cpu, insn);
     trap = single_steps(cpu, insn, trap);
     if (result == SOFT_OK && (trap || cpu->debug_hit))
         return debug_trap(cpu, trap);

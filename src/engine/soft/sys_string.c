@@ -1,5 +1,6 @@
 /* MOVS, STOS, LODS, CMPS, SCAS: by runs within a page on host pointers, by single elements where that cannot be. */
 #include "engine/soft/debug.h"
+#include "engine/soft/debugger.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_prefix.h"
@@ -61,7 +62,7 @@ static void string_begin(struct string_op *op, struct soft_cpu *cpu, const struc
     op->dst.seg = SEG_ES;
     op->dst.write = false;
     op->left = op->counted ? MIN(cpu->gpr[GPR_RCX] & op->mask, STRING_CHUNK / op->size) : 1;
-    if (op->counted && (cpu->rflags & FLAG_TF)) /* a trap after every iteration (SDM vol. 3 17.3.1.4) */
+    if (op->counted && ((cpu->rflags & FLAG_TF) || debugger_one_iteration(cpu))) /* a trap after every iteration (SDM vol. 3 17.3.1.4) */
         op->left = MIN(op->left, 1);
 }
 
@@ -88,7 +89,7 @@ static int string_end(const struct string_op *op)
 
 static bool interrupted(const struct string_op *op)
 {
-    return atomic_load_explicit(&op->cpu->attention, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&op->cpu->attention, memory_order_relaxed) != 0 || debugger_one_iteration(op->cpu);
 }
 
 /* How many of at most n elements, from the current one in the direction of travel, keep within a page and the segment. */
@@ -136,7 +137,7 @@ static int side_open(const struct string_op *op, struct side *side, uint64_t *n)
         return result != SOFT_OK ? result : mmu_translate(cpu, side->gva + op->size - 1, MMU_READ, &ignored);
     }
     if (*n > 1)
-        *n = cpu->dr7 & DR7_ENABLES ? 1 : side_run(op, side, *n);
+        *n = (cpu->dr7 & DR7_ENABLES) || (cpu->debugger && debugger_watches(cpu, side->gva)) ? 1 : side_run(op, side, *n);
     result = mmu_host(cpu, side->gva, op->size, side->write ? MMU_WRITE : MMU_READ, &host);
     if (result != SOFT_OK)
         return result;
