@@ -18,6 +18,7 @@
 #include "cli/terminal.h"
 #include "config/options.h"
 #include "cpu/stats.h"
+#include "gdb/gdb.h"
 #include "machine/machine.h"
 
 struct run {
@@ -25,6 +26,7 @@ struct run {
     struct machine machine;
     struct console console;
     struct control control;
+    struct gdb *gdb; /* NULL: none was asked for */
     struct loop_fd signals;
 };
 
@@ -212,6 +214,8 @@ static int set_up(struct run *r, struct err *e)
 
     hosts = control_consoles(&r->control, &hosts);
     error = machine_init_devices(&r->machine, &hosts, e);
+    if (!error && r->config.gdb.kind != GDB_NONE)
+        error = gdb_new(&r->gdb, &r->machine.vm, e);
     if (error)
         return error;
     /* Late, so that what is wrong with the rest leaves no file behind and no terminal in disorder. */
@@ -230,13 +234,13 @@ static int run_machine(struct run *r, int *status, struct err *e)
 {
     int error = machine_run(&r->machine, e);
 
+    *status = error ? EXIT_FAILURE : machine_exit_status(&r->machine);
     console_flush(&r->console);
     console_fini(&r->console);
     if (error)
         return error;
     if (r->machine.vm.end_text[0])
         log_info("%s", r->machine.vm.end_text);
-    *status = machine_exit_status(&r->machine);
     return r->config.stats ? write_statistics(r, e) : 0;
 }
 
@@ -271,6 +275,7 @@ static int build_and_run(struct run *r)
             console_fini(&r->console);
         }
         control_stop(&r->control);
+        gdb_free(r->gdb, status);
         machine_fini(&r->machine);
     }
     control_fini(&r->control); /* last: whoever has the name next finds everything free */

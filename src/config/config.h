@@ -8,6 +8,7 @@ enum config_engine { ENGINE_AUTO, ENGINE_SOFT };
 enum config_console { CONSOLE_TTY, CONSOLE_FILE, CONSOLE_NONE, CONSOLE_VIRTIO /* standard input and output, by a virtio console */ };
 enum config_queue_work { QUEUE_WORK_LOOP, QUEUE_WORK_INLINE };
 enum config_disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_THREADS };
+enum config_gdb_kind { GDB_NONE, GDB_TCP, GDB_UNIX };
 enum config_net_kind { NET_USER, NET_TAP, NET_FD };
 
 #define CONFIG_DISKS_MAX 16
@@ -62,6 +63,15 @@ struct config_fw_cfg {
     char *path;
 };
 
+/* Where a debugger can attach. */
+struct config_gdb {
+    enum config_gdb_kind kind;
+    char address[46]; /* GDB_TCP: numeric, IPv4 or IPv6 */
+    uint16_t port;    /* 0: any that is free */
+    char *path;       /* GDB_UNIX */
+    bool wait;        /* the guest stands until the debugger lets it go */
+};
+
 struct config {
     char *name; /* default: "umbra-<pid>" */
     enum config_engine engine;
@@ -88,6 +98,7 @@ struct config {
     unsigned fw_cfg_count;
     bool no_reboot;
     bool debug_exit;
+    struct config_gdb gdb;
     bool stats;
     char *stats_path; /* NULL = a table on stderr; a name ending in .json makes JSON */
 

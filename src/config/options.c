@@ -219,6 +219,9 @@ const struct config_option config_options[] = {
     {"no-reboot", CONFIG_SWITCH, NULL, "a reboot of the guest ends umbra with status 0", .set = set_no_reboot},
     {"debug-exit", CONFIG_SWITCH, NULL, "a byte v that the guest writes to port 0xf4 ends umbra\nwith status (v << 1) | 1",
      .set = set_debug_exit},
+    {"gdb", CONFIG_ITEMS, "tcp:[ADDR:]PORT|unix:PATH[,wait]",
+     "where gdb can attach with 'target remote' (ADDR: 127.0.0.1; PORT\n0: any that is free); wait: the guest stands until gdb lets it go",
+     .words = "tcp: unix:", .set_items = config_set_gdb, .first = "listen", .clear = config_clear_gdb},
     {"stats", CONFIG_SWITCH_OR_TEXT, "FILE",
      "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", .set = set_stats},
     {"config", CONFIG_INCLUDE, "FILE.json",
@@ -255,6 +258,7 @@ void config_fini(struct config *c)
     config_clear_disks(c);
     config_clear_nets(c);
     config_clear_fw_cfg(c);
+    config_clear_gdb(c);
     *c = (struct config){0};
 }
 

@@ -79,6 +79,10 @@ int config_add_fw_cfg(struct config *, const struct config_items *, struct err *
 void config_clear_fw_cfg(struct config *);
 int config_check_fw_cfg(const struct config *, struct err *);
 
+/* The settings of config/gdb.c. */
+int config_set_gdb(struct config *, const struct config_items *, struct err *why);
+void config_clear_gdb(struct config *);
+
 /* "512M", "1G", "2048K", "1T" or bytes. 0, -EINVAL (no size) or -ERANGE (beyond 64 bits). */
 int config_parse_size(const char *text, uint64_t *bytes);
 

@@ -25,9 +25,10 @@ enum vm_end {
 
 #define VM_RESET_BY_HOST 1
 
-/* Who is told that a vCPU has left the guest for VM_EXIT_DEBUG. */
+/* Who is told that a vCPU has left the guest for VM_EXIT_DEBUG, and that the machine was reset. */
 struct vm_debugger {
     void *opaque;
+    void (*reset)(void *opaque);                  /* loop thread, all vCPUs stand */
     void (*stopped)(void *opaque, struct vcpu *); /* vCPU thread; the vCPU stands from now on (vcpu_hold), vcpu->debug says why */
 };
 

@@ -429,6 +429,8 @@ int machine_run(struct machine *m, struct err *e)
         if (again) {
             reset_devices(m);
             error = place_kernel(m, e);
+            if (vm->debugger.reset)
+                vm->debugger.reset(vm->debugger.opaque);
         }
     } while (again && !error);
     drain_devices(m);
