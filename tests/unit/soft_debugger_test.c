@@ -154,7 +154,7 @@ static int setup(void **state)
     write_tables(t);
     put(t, CODE, code, (size_t)(code_end - code));
     vcpu_hold_all(&t->vm);
-    vcpu_start(t->vcpu);
+    vcpu_resume_all(&t->vm, VM_HOLD_MACHINE);
     *state = t;
     return 0;
 }
