@@ -350,7 +350,8 @@ int gdb_register_write(struct cpu_state *s, unsigned number, const uint8_t bytes
     *groups = 0;
     if (!row)
         return -ENOENT;
-    if (memcmp(bytes, now, gdb_register_read(s, number, now)) == 0)
+    gdb_register_read(s, number, now);
+    if (memcmp(bytes, now, row->bytes) == 0)
         return 0;
     if (!is_wide((enum kind)row->kind, index, &off, &component))
         return write_value(s, (enum kind)row->kind, index, get(bytes, row->bytes), groups);
@@ -392,9 +393,11 @@ static const struct flag efer_bits[] = {{"SCE", 0, 0}, {"LME", 8, 0}, {"LMA", 10
 static void write_flags(FILE *f, const char *id, unsigned size, const struct flag *flags, size_t count)
 {
     fprintf(f, "<flags id=\"%s\" size=\"%u\">", id, size);
-    for (size_t i = 0; i < count; i++)
-        fprintf(f, "<field name=\"%s\" start=\"%u\" end=\"%u\"/>", flags[i].name, flags[i].bit,
-                flags[i].last ? flags[i].last : flags[i].bit);
+    for (size_t i = 0; i < count; i++) {
+        unsigned first = flags[i].bit, last = MAX(flags[i].bit, flags[i].last);
+
+        fprintf(f, "<field name=\"%s\" start=\"%u\" end=\"%u\"/>", flags[i].name, first, last);
+    }
     fprintf(f, "</flags>\n");
 }
 
@@ -441,7 +444,7 @@ static void write_row(FILE *f, const struct row *row)
         fprintf(f, "<reg name=\"%.*s", before, row->name);
         if (place)
             fprintf(f, "%u%s", row->index + i, place + 2);
-        fprintf(f, "\" bitsize=\"%u\" type=\"%s\"/>\n", row->bytes * 8, row->type);
+        fprintf(f, "\" bitsize=\"%u\" type=\"%s\"/>\n", row->bytes * 8U, row->type);
     }
 }
 
