@@ -221,7 +221,7 @@ const struct config_option config_options[] = {
      .set = set_debug_exit},
     {"gdb", CONFIG_ITEMS, "tcp:[ADDR:]PORT|unix:PATH[,wait]",
      "where gdb can attach with 'target remote' (ADDR: 127.0.0.1; PORT\n0: any that is free); wait: the guest stands until gdb lets it go",
-     .words = "tcp: unix:", .set_items = config_set_gdb, .first = "listen", .clear = config_clear_gdb},
+     .words = "tcp: unix:", .set_items = config_set_gdb, .first = "listen"},
     {"stats", CONFIG_SWITCH_OR_TEXT, "FILE",
      "print statistics at the end: a table on standard error, or\ninto FILE; as JSON when its name ends in .json", .set = set_stats},
     {"config", CONFIG_INCLUDE, "FILE.json",

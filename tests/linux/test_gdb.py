@@ -70,9 +70,9 @@ def test_a_system_call_is_stopped_stepped_and_watched_and_the_guest_goes_on(tmp_
 def test_a_kernel_is_followed_from_its_first_instruction(tmp_path, symbols):
     with guest_with_gdb(tmp_path, ",wait") as guest:
         gdb = Gdb(tmp_path, symbols, ["info registers rip cr0 efer", "break start_kernel", "continue", "backtrace 1", "delete", "break kernel_init",
-                                      "continue", "backtrace", "print $fs_base", "detach"])
+                                      "continue", "backtrace", "detach"])
         output = gdb.output()
-        assert re.search(r"^rip +0x1000000 ", output, re.M) and "[ PE ET PG ]" in output and "LMA" in output, output
+        assert re.search(r"^rip +0x1000000 ", output, re.M) and re.search(r"\[ PE .*PG \]", output) and "LMA" in output, output
         assert "in start_kernel ()" in output and re.search(r"in kernel_init \(\)\n#1 .* in ret_from_fork", output), output
         guest.prompt()
         # Again, while it is at work.

@@ -222,7 +222,7 @@ static void every_option_is_found_by_its_key_and_explained(void **state)
 
 static void the_longest_nonsense_still_makes_a_sentence(void **state)
 {
-    static const char *const keys[] = {"engine", "cpus", "pin", "memory", "console", "net", "rng", "queue-work"};
+    static const char *const keys[] = {"engine", "cpus", "pin", "memory", "console", "net", "rng", "queue-work", "gdb"};
     static char nonsense[100000];
 
     memset(nonsense, 'x', sizeof(nonsense) - 1);
