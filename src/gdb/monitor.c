@@ -69,7 +69,7 @@ static void nmi(struct gdb *g, const char *arg)
 static void reset(struct gdb *g, const char *arg)
 {
     (void)arg;
-    vm_request_end(g->vm, VM_END_RESET, 0, "the debugger reset the machine (--no-reboot)");
+    vm_request_end(g->vm, VM_END_RESET, VM_RESET_BY_HOST, NULL);
     say(g, "resetting; \"maintenance flush register-cache\" makes gdb look at the registers anew\n");
 }
 

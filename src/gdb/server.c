@@ -206,10 +206,13 @@ static int listen_tcp(struct gdb *g, const struct config_gdb *c, struct err *e)
     return 0;
 }
 
-/* A socket's file that nobody listens on any more is a dead VM's. */
+/*
+ * A socket's file that nobody listens on any more is a dead VM's. Asked with a socket of another type, which a living one refuses too, but
+ * otherwise, and without attaching to it.
+ */
 static bool is_stale(const struct sockaddr_un *address)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 && errno == ECONNREFUSED;
 
     if (fd >= 0)

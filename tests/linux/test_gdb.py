@@ -45,12 +45,13 @@ class Gdb:
             self.process.kill()
 
 
-def guest_with_gdb(folder, more=""):
-    return vm.Vm(append=NO_KASLR, extra=["--gdb", f"unix:{folder / 'gdb'}{more}"])
+def guest_with_gdb(folder, more="", cpus=1):
+    return vm.Vm(append=NO_KASLR, extra=["--gdb", f"unix:{folder / 'gdb'}{more}", "--cpus", str(cpus)])
 
 
-def test_a_system_call_is_stopped_stepped_and_watched_and_the_guest_goes_on(tmp_path, symbols):
-    with guest_with_gdb(tmp_path) as guest:
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_system_call_is_stopped_stepped_and_watched_and_the_guest_goes_on(tmp_path, symbols, cpus):
+    with guest_with_gdb(tmp_path, cpus=cpus) as guest:
         guest.prompt()
         gdb = Gdb(tmp_path, symbols, ["break do_sys_openat2", "continue", "backtrace", "x/s $rsi", "stepi 3", "info registers rip", "finish", "delete",
                                       "watch *(unsigned long *)&jiffies_64", "continue", "continue", "backtrace", "delete", "info threads", "detach"])
@@ -62,17 +63,19 @@ def test_a_system_call_is_stopped_stepped_and_watched_and_the_guest_goes_on(tmp_
         changes = re.findall(r"Old value = (\d+)\nNew value = (\d+)\n.* in tick_do_update_jiffies64", output)
         assert len(changes) == 2 and all(int(new) > int(old) for old, new in changes), output
         assert "tick_sched_timer ()" in output and "sysvec_apic_timer_interrupt ()" in output
+        assert re.findall(r"Thread (\d) \(CPU \d", output) == [str(n + 1) for n in range(cpus)]
         guest.expect(r"Linux version 6")
         guest.prompt(vm.TIMEOUT)
         assert guest.run("seq 100000 | md5sum").split()[0] == "dea9193b768319cbb4ff1a137ac03113"
 
 
 def test_a_kernel_is_followed_from_its_first_instruction(tmp_path, symbols):
-    with guest_with_gdb(tmp_path, ",wait") as guest:
-        gdb = Gdb(tmp_path, symbols, ["info registers rip cr0 efer", "break start_kernel", "continue", "backtrace 1", "delete", "break kernel_init",
+    with guest_with_gdb(tmp_path, ",wait", cpus=2) as guest:
+        gdb = Gdb(tmp_path, symbols, ["info registers rip cr0 efer", "info threads", "break start_kernel", "continue", "backtrace 1", "delete", "break kernel_init",
                                       "continue", "backtrace", "detach"])
         output = gdb.output()
         assert re.search(r"^rip +0x1000000 ", output, re.M) and re.search(r"\[ PE .*PG \]", output) and "LMA" in output, output
+        assert "Thread 2 (CPU 1, not started)" in output
         assert "in start_kernel ()" in output and re.search(r"in kernel_init \(\)\n#1 .* in ret_from_fork", output), output
         guest.prompt()
         # Again, while it is at work.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/mmu.h"
+#include "engine/soft/smp.h"
 
 /* --- asked for --- */
 
@@ -54,7 +55,9 @@ int debugger_set(struct vcpu *vcpu, const struct vcpu_debug *wish)
     if (!cpu->debugger)
         return -ENOMEM;
     arm(cpu, cpu->debugger, wish);
+    smp_enter(cpu);
     mmu_flush_all(cpu); /* no shadow entry for a page with watchpoints, no jump to one with breakpoints */
+    smp_leave(cpu);
     return 0;
 }
 
