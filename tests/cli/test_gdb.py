@@ -125,6 +125,20 @@ def test_four_points_fit_and_a_fifth_does_not(debugged):
     vm.process.terminate()
 
 
+# --- several CPUs ---
+
+
+def test_each_cpu_is_a_thread_that_can_be_stepped_alone(debugged):
+    vm = debugged("smp", "--cpus", "2", "--append", "cpus=2")
+    output = vm.gdb("info threads", "break on_ipi", "continue", "print $_thread", "set scheduler-locking on", "stepi", "print $_thread", "thread 1",
+                    "print $rip", "thread 2", "print $rip", "stepi", "thread 1", "print $rip", "delete", "set scheduler-locking off", "info threads")
+    assert "Thread 2 (CPU 1, not started)" in output, output
+    values = re.findall(r"^\$\d+ = (.*)", output, re.M)
+    assert len(values) == 5 and values[0] == values[1] and values[2] == values[4], output
+    assert output.count("Thread 2 (CPU 1") == 2
+    assert vm.end()[0] == 1
+
+
 # --- changing the guest ---
 
 
