@@ -218,7 +218,6 @@ static void run(struct vcpu *vcpu)
         }
         trace_exit(&vcpu->vm->trace, vcpu->index, exit.reason, exit_address(&exit));
         before = now;
-        trace_exit(&vcpu->vm->trace, vcpu->index, exit.reason, exit_address(&exit));
         add(&vcpu->exits[exit.reason], 1);
         handle_exit(vcpu, &exit);
         now = clock_monotonic_ns();
