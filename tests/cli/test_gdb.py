@@ -46,7 +46,7 @@ class Debugged:
 
     def gdb(self, *commands):
         done = subprocess.run(arguments(self.socket, commands, self.symbols), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL)
+                              timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL, cwd=os.path.dirname(self.socket))
         return done.stdout
 
     def end(self):

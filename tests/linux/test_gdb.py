@@ -30,7 +30,8 @@ class Gdb:
         self.sign = str(folder / "attached")
         lines = ["set confirm off", "set pagination off", "set width 0", f"target remote {folder / 'gdb'}", f"shell touch {self.sign}", *commands]
         line = ["gdb", "-q", "-nx", "-batch"] + [word for command in lines for word in ("-ex", command)]
-        self.process = subprocess.Popen([*line, symbols], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen([*line, symbols], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        cwd=folder)
 
     def wait_attached(self):
         deadline = time.monotonic() + TIMEOUT
