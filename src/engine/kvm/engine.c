@@ -298,6 +298,14 @@ static int kvm_nmi(struct vcpu *vcpu)
     return 0;
 }
 
+/* -EINVAL where the guest has no kvmclock: then there is nobody to tell. */
+static void kvm_stood(struct vcpu *vcpu)
+{
+    const struct kvm_cpu *cpu = vcpu->engine_data;
+
+    (void)kvm_ioctl_number(cpu->fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
 const struct engine engine_kvm = {
     .name = "kvm",
     .probe = kvm_probe,
@@ -313,6 +321,7 @@ const struct engine engine_kvm = {
     .extint = kvm_extint,
     .nmi = kvm_nmi,
     .debug = kvm_debug,
+    .stood = kvm_stood,
     .ioapic_level = kvm_ioapic_level,
     .ioeventfd = kvm_ioeventfd,
     .irqfds = &kvm_irqfds,
