@@ -231,7 +231,7 @@ static int listen_unix(struct gdb *g, const struct config_gdb *c, struct err *e)
     if (strlen(c->path) >= sizeof(address.sun_path))
         return err_set(e, ENAMETOOLONG, "--gdb unix:%.60s...: a socket's path has at most %zu characters", c->path,
                        sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, c->path);
+    memcpy(address.sun_path, c->path, strlen(c->path));
     g->socket_path = strdup(c->path);
     if (!g->socket_path)
         return err_set(e, ENOMEM, "no memory for the debugger's session");

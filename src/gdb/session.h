@@ -122,7 +122,7 @@ int gdb_resume(struct gdb *);
 void gdb_interrupt(struct gdb *);
 void gdb_kill(struct gdb *);
 /* The vm_debugger's. */
-void gdb_on_stop(void *gdb, struct vcpu *);
+void gdb_on_stop(void *opaque, struct vcpu *);
 void gdb_run_reset(struct gdb *);
 
 /* --- monitor.c --- */
