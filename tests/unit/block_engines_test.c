@@ -111,11 +111,11 @@ static void open_file(struct fixture *f, const char *path, bool read_only)
     char why[128];
 
     if (!b && f->how->engine == BLOCK_ENGINE_URING && !block_uring_usable(why)) {
-        print_message("no io_uring here: %s\n", why);
+        print_message("skip no io_uring here: %s\n", why);
         skip();
     }
     if (!b && strstr(e.text, "leave out ,direct")) {
-        print_message("no O_DIRECT in %s\n", image_dir);
+        print_message("skip no O_DIRECT in %s\n", image_dir);
         skip();
     }
     if (!b)
@@ -139,7 +139,7 @@ static void open_fd(struct fixture *f, int fd, uint64_t size)
     assert_true(fd >= 0);
     if (f->how->engine == BLOCK_ENGINE_URING && !block_uring_usable(why)) {
         close(fd);
-        print_message("no io_uring here: %s\n", why);
+        print_message("skip no io_uring here: %s\n", why);
         skip();
     }
     b = f->how->engine == BLOCK_ENGINE_URING ? uring_new(&file, f->loop, &e) : threads_new(&file, f->loop, &e);

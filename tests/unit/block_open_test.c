@@ -303,7 +303,7 @@ static void direct_takes_the_hosts_block_size(void **state)
 
     (void)state;
     if (!b && strstr(e.text, "leave out ,direct")) {
-        print_message("no O_DIRECT in %s\n", image_dir);
+        print_message("skip no O_DIRECT in %s\n", image_dir);
         skip();
     }
     assert_non_null(b);
@@ -346,7 +346,7 @@ static void a_block_device_opens_with_its_size_and_sectors(void **state)
         struct block_backend *b;
 
         if (device < 0) {
-            print_message("no loop device to be had here\n");
+            print_message("skip no loop device to be had here\n");
             skip();
         }
         b = OPEN(.path = name);
@@ -374,7 +374,7 @@ static void the_engine_is_the_one_that_was_asked_for(void **state)
     assert_string_equal(b->ops->name, "threads");
     block_free(b);
     if (!block_uring_usable(why)) {
-        print_message("no io_uring here: %s\n", why);
+        print_message("skip no io_uring here: %s\n", why);
         skip();
     }
     assert_string_equal(why, "");

@@ -215,7 +215,7 @@ static bool is_tcg(void)
 
     __cpuid(0x40000000, a, b, c, d);
     if (b == 0x54474354)
-        print_message("skipped: the CPU is QEMU's TCG, which does not do it\n");
+        print_message("skip the CPU is QEMU's TCG, which does not do it\n");
     return b == 0x54474354;
 }
 

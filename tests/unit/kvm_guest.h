@@ -252,7 +252,7 @@ static inline bool is_absent(void)
 
     engine_kvm.probe(&caps);
     if (!caps.usable)
-        print_message("skipped: %s\n", caps.why);
+        print_message("skip %s\n", caps.why);
     return !caps.usable;
 }
 

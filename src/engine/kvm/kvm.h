@@ -120,7 +120,7 @@ int kvm_deadline_set(struct kvm_cpu *, const struct cpu_state *);
 int kvm_msi(struct vm *, uint64_t addr, uint32_t data);
 void kvm_ioapic_level(struct vm *, unsigned pin, uint64_t addr, uint32_t data);
 extern const struct irqfd_ops kvm_irqfds;
-int kvm_ioeventfd(void *vm, gpa_t gpa, int fd, bool on);
+int kvm_ioeventfd(void *opaque, gpa_t gpa, int fd, bool on);
 
 /* --- debug.c: vCPU thread --- */
 int kvm_debug(struct vcpu *, const struct vcpu_debug *);
