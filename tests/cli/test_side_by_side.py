@@ -65,6 +65,7 @@ def test_every_setting_that_help_names_is_taken_as_help_shows_it(umbra, tmp_path
     (tmp_path / "vm.json").write_text("{}")
     samples = {"name": "box", "engine": "soft", "cpus": "1", "pin": "0", "memory": "64M", "kernel": "/nonexistent", "initrd": "/none",
                "append": "quiet", "console": "none", "disk": "d.img,ro", "net": "user", "rng": "on,rate=4K", "queue-work": "inline",
+               "fw-cfg": "opt/a=vm.json", "gdb": "unix:g.sock",
                "stats": "s.json", "config": "vm.json"}
     found = re.findall(r"^  --([a-z0-9-]+)(\[=\S+\]| \S+)?(?:\s|$)", umbra("run", "--help").stdout, re.MULTILINE)
     assert len(found) >= 16
