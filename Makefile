@@ -184,6 +184,7 @@ guests_of = UMBRA=build/$(1)/umbra GUESTS=build/release/guest MODES='$(2)' $(PYT
 # Long ones first, for two run at a time.
 suites = \
 	linux "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/linux" \
+	lab "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/lab" \
 	lint "$(MAKE) --no-print-directory lint" \
 	unit "tests/unit/run.sh build/asan" \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
@@ -191,7 +192,6 @@ suites = \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
-	lab "UMBRA=build/umbra $(PYTEST) -m 'not soak' tests/lab" \
 	guest-asan "$(call guests_of,asan,step translate)" \
 	guest-ubsan "$(call guests_of,ubsan,step translate)" \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) -m 'not soak' tests/cli" \
@@ -211,13 +211,18 @@ soak_suites = \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
 
 .PHONY: test soak test-builds lint
-# Without QEMU the lab's tests are skipped.
+# Without QEMU the lab's tests are skipped. The guests' images are made beside the builds: most of their time is of one CPU.
 test-builds: | deps-build deps-guest deps-image deps-test
 	@tools/deps.sh lab || true
-	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
+	@$(MAKE) --no-print-directory -j2 test-images test-variants
+
+.PHONY: test-images test-variants
+test-images:
 	@tools/guest-kernel.sh cloud generic
 	@tools/guest-initramfs-tools.sh cloud generic
-	@$(MAKE) --no-print-directory image
+	@$(MAKE) --no-print-directory guest image
+test-variants:
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
 	@$(MAKE) --no-print-directory -j$(JOBS) m=asan build/asan/umbra unit-tests
 	@$(MAKE) --no-print-directory -j$(JOBS) m=ubsan build/ubsan/umbra
 	@$(MAKE) --no-print-directory -j$(JOBS) m=stress build/stress/umbra

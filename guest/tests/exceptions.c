@@ -55,6 +55,23 @@ static void non_canonical_addresses(void)
     check_fault_but_qemu(EXC_SS, 0, "#GP through RBP and RSP too");
 }
 
+/* A string instruction faults at its element, with the others done: also where the address's page, but for its upper bits, is there. */
+static void non_canonical_strings(void)
+{
+    static uint64_t from[4] = {1, 2, 3, 4}, to[4];
+
+    TRY("rep movsq", : : "D"((word)to), "S"((word)from ^ 1UL << 60), "c"(4) : "memory");
+    check_fault(EXC_GP, 0);
+    check_eq(fault.reg[1], 4);
+    check_eq(fault.reg[6], (word)from ^ 1UL << 60);
+    check_eq(fault.reg[7], (word)to);
+    TRY("rep stosq", : : "D"((word)to ^ 1UL << 60), "a"(5), "c"(4) : "memory");
+    check_fault(EXC_GP, 0);
+    check_eq(fault.reg[1], 4);
+    check_eq(fault.reg[7], (word)to ^ 1UL << 60);
+    check_eq(to[0], 0);
+}
+
 /* A stack that is not canonical can't take the exception's frame: the handlers need an IST for it. */
 static void non_canonical_stack_with_ist(void)
 {
@@ -173,7 +190,7 @@ static void iret_faults(void)
 
 GUEST_TESTS(COMMON_EXCEPTIONS, {"#OF, #BR and AAM's #DE in compatibility mode", compat_only_exceptions},
             {"#UD for what 64-bit mode has not", invalid_in_64_bit_mode},
-            {"#GP and #SS for non-canonical addresses", non_canonical_addresses},
+            {"#GP and #SS for non-canonical addresses", non_canonical_addresses}, {"#GP for non-canonical strings", non_canonical_strings},
             {"#SS for a non-canonical stack, on an IST", non_canonical_stack_with_ist},
             {"the handler's stack is aligned and complete", stack_of_the_handler}, {"the interrupt stack table", interrupt_stack_table},
             {"#TS for an IST behind the TSS's limit", invalid_tss}, {"#DF by page faults", double_fault_by_page_faults},

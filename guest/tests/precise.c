@@ -31,6 +31,8 @@ __asm__(".text\n.globl block\n"
         "cmpxchg %r14, 0x6010(%rbx)\n\t"
         "call 1f\n\t"
         "setc 0x4200(%rbx)\n\t"
+        "lea 4f(%rip), %rsi; sub %r10, 0x4308(%rbx); mov 0x1010(%rbx), %rdi; jmp *%rsi\n" /* a jump to anywhere takes flags along */
+        "4: adc %rdi, %rdx\n\t"
         "jnc 2f\n\t"
         "inc %r15\n"
         "2: movups %xmm0, 0x7ff8(%rbx)\n\t" /* from the last page into the one behind: see below */

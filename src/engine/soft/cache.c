@@ -24,7 +24,8 @@ static void emit_common(struct soft_cache *cache)
     uint64_t target = (uint64_t)(uintptr_t)switch_code_exit;
     struct emit e = {.rw = cache->mem.rw, .end = cache->mem.rw + PAGE_SIZE};
 
-    cache->exit_next = e.rw;
+    cache->exit_next = e.rw; /* a look into the jump cache that found nothing: trans_dispatch() has handed over the flags */
+    emit_flags_restore(&e);
     emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_NEXT);
     cache->exit = e.rw;
     emit8(&e, 0xff); /* jmp [rip + 0] */

@@ -31,9 +31,11 @@ enum block_mode {
 
 /* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
 struct block_mark {
-    uint32_t host_off;   /* from the block's code */
-    uint16_t guest_off;  /* from the page's start */
-    uint16_t flags_dead; /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
+    uint32_t host_off;        /* from the block's code */
+    uint16_t guest_off : 14;  /* from the page's start */
+    uint16_t flags_saved : 1; /* where the instruction itself faults, the arithmetic flags are in CTX_SAVE_FLAGS */
+    uint16_t string : 1;      /* it is REP MOVS or REP STOS, which faults with host pointers in RSI and RDI: translate_string.c */
+    uint16_t flags_dead;      /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
 };
 
 /* A direct jump to another block of the same guest page. */
@@ -54,11 +56,13 @@ struct block {
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
-    bool vectors; /* some instruction uses x87, MMX, SSE or AVX state */
-    bool dropped; /* its guest bytes changed: found by nobody any more */
+    bool vectors;          /* some instruction uses x87, MMX, SSE or AVX state */
+    uint16_t flags_wanted; /* arithmetic flags that its links hand over; others may be anything */
+    bool dropped;          /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
     uint16_t poll_size; /* bytes at its start that look for attention: a link that leads forward goes behind them */
     uint8_t *code;      /* executable address */
+    uint8_t *dispatch;  /* the same for jumps that look for it: where it wants flags, it gets them from CTX_SAVE_FLAGS first */
     struct block_link link[2];
 };
 
@@ -115,8 +119,12 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 
 struct jump_entry {
     uint64_t tag;  /* rip; that of entry 0 is never 0 and those of others are 0 when empty, which no lookup of that entry can match */
-    uint64_t code; /* executable address */
+    uint64_t code; /* the block's dispatch */
 };
+
+/* Where cache number k is, from the user's read table, where GS points: in the room in front of the tables. */
+#define JUMP_CACHE_BYTES (JUMP_ENTRIES * sizeof(struct jump_entry))
+#define JUMP_CACHE_DISP(k) (-(int32_t)((JUMP_CACHES - (k)) * JUMP_CACHE_BYTES))
 
 #define JUMP_FILTER_BITS 32768 /* so many that pages of data seldom meet a bit of code */
 
@@ -129,7 +137,8 @@ struct jump_cache {
     bool has_local;                        /* some entry came through a mapping that is not global */
 };
 
-int jump_cache_init(struct jump_cache *, struct err *);
+/* entries: JUMP_CACHE_BYTES of zeros, not owned. */
+int jump_cache_init(struct jump_cache *, uint8_t *entries, struct err *);
 void jump_cache_fini(struct jump_cache *);
 void jump_cache_flush(struct jump_cache *);
 /* A guest mapping changed: mmu.c calls these beside its own flushes. No libc. */

@@ -112,6 +112,9 @@ static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsign
 #define OP_TEST 0x85
 #define OP_XOR_LOAD 0x33
 #define OP_ADD_LOAD 0x03
+#define OP_CMP_LOAD 0x3b
+#define OP_SUB_LOAD 0x2b
+#define OP_GROUP5 0xff /* /4: JMP */
 
 static inline void emit_load_ctx(struct emit *e, unsigned reg, int32_t disp)
 {
@@ -151,7 +154,12 @@ static inline void emit_store_ctx_imm32(struct emit *e, int32_t disp, uint32_t i
     emit32(e, imm);
 }
 
-/* op dword [ctx + disp], imm32: /extension of opcode 81 (ADD 0, OR 1, AND 4, CMP 7) */
+/* /extension of opcode 81 */
+#define EXT_OR 1
+#define EXT_AND 4
+#define EXT_CMP 7
+
+/* op dword [ctx + disp], imm32 */
 static inline void emit_ctx_imm32(struct emit *e, unsigned extension, int32_t disp, uint32_t imm)
 {
     emit8(e, 0x81);
@@ -159,13 +167,47 @@ static inline void emit_ctx_imm32(struct emit *e, unsigned extension, int32_t di
     emit32(e, imm);
 }
 
-/* op reg, simm32, 64 bits: the same extensions */
+/* op reg, simm32, 64 bits */
 static inline void emit_op_imm32(struct emit *e, unsigned extension, unsigned reg, int32_t imm)
 {
     emit_rex(e, true, 0, 0, reg);
     emit8(e, 0x81);
     emit8(e, (uint8_t)(0xc0 | extension << 3 | (reg & 7)));
     emit32(e, (uint32_t)imm);
+}
+
+/* test dword [ctx + disp], imm32 */
+static inline void emit_test_ctx_imm32(struct emit *e, int32_t disp, uint32_t imm)
+{
+    emit8(e, 0xf7);
+    emit_modrm_disp(e, 0, HOST_CTX, disp);
+    emit32(e, imm);
+}
+
+/* cmp dword [ctx + disp], 0 */
+static inline void emit_cmp_ctx_zero(struct emit *e, int32_t disp)
+{
+    emit8(e, 0x83);
+    emit_modrm_disp(e, EXT_CMP, HOST_CTX, disp);
+    emit8(e, 0);
+}
+
+/* cmovcc dst, src, 64 bits */
+static inline void emit_cmov(struct emit *e, unsigned cc, unsigned dst, unsigned src)
+{
+    emit_rex(e, true, dst, 0, src);
+    emit8(e, 0x0f);
+    emit8(e, (uint8_t)(0x40 | cc));
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
+/* shr reg, imm8, 64 bits */
+static inline void emit_shr(struct emit *e, unsigned reg, unsigned count)
+{
+    emit_rex(e, true, 0, 0, reg);
+    emit8(e, 0xc1);
+    emit8(e, (uint8_t)(0xe8 | (reg & 7)));
+    emit8(e, (uint8_t)count);
 }
 
 /* test reg, simm32, 64 bits */
@@ -186,27 +228,20 @@ static inline void emit_mov_simm32(struct emit *e, unsigned reg, int32_t imm)
     emit32(e, (uint32_t)imm);
 }
 
-/* VEX.LZ.0F38.W1, pp F7 /r: dst = src shifted by, or of src the bits named by, HOST_CTX */
-static inline void emit_by_ctx(struct emit *e, unsigned pp, unsigned dst, unsigned src)
+/* bextr dst, src, HOST_CTX: the number of the page that src points into */
+static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
 {
     emit8(e, 0xc4);
     emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 2));
-    emit8(e, (uint8_t)(0x80 | (~HOST_CTX & 0xf) << 3 | pp));
+    emit8(e, (uint8_t)(0x80 | (~HOST_CTX & 0xf) << 3));
     emit8(e, 0xf7);
     emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
-/* bextr dst, src, HOST_CTX: the number of the page that src points into */
-static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
+/* and reg, -PAGE_SIZE */
+static inline void emit_and_page_start(struct emit *e, unsigned reg)
 {
-    emit_by_ctx(e, 0, dst, src);
-}
-
-/* shrx and shlx by HOST_CTX: the start of the page that reg points into. Flags stay. */
-static inline void emit_page_start(struct emit *e, unsigned reg)
-{
-    emit_by_ctx(e, 3, reg, reg);
-    emit_by_ctx(e, 1, reg, reg);
+    emit_op_imm32(e, EXT_AND, reg, -(int32_t)PAGE_SIZE);
 }
 
 /* movzx dst, src: its low 16 bits */
@@ -218,29 +253,31 @@ static inline void emit_low16(struct emit *e, unsigned dst, unsigned src)
     emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
-/* mov dst, gs:[index * 8] */
-static inline void emit_load_gs_table(struct emit *e, unsigned dst, unsigned index)
+/* op reg, gs:[index * 8 + disp] */
+static inline void emit_op_gs(struct emit *e, uint8_t opcode, unsigned reg, unsigned index, int32_t disp)
 {
     emit8(e, 0x65);
-    emit_op_index(e, OP_MOV_LOAD, true, dst, index, 8, 0);
+    emit_op_index(e, opcode, true, reg, index, 8, disp);
 }
 
-/* Flags to CTX_SAVE_FLAGS and back, by way of RAX, which keeps its value. The pair brackets code that destroys flags. */
-static inline void emit_flags_save(struct emit *e)
+/* Arithmetic flags to CTX_SAVE_FLAGS, as ctx.h says, by way of RAX, which keeps its value. */
+static inline void emit_flags_save(struct emit *e, unsigned scratch)
 {
     static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
 
-    emit_store_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+    emit_mov(e, scratch, GPR_RAX);
     emit_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
-    emit_store_ctx(e, GPR_RAX, CTX_SAVE_FLAGS);
-    emit_load_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+    emit_op_mem(e, OP_MOV_STORE, false, GPR_RAX, HOST_CTX, CTX_SAVE_FLAGS);
+    emit_mov(e, GPR_RAX, scratch);
 }
 
+/* And back; no scratch register is lost. */
 static inline void emit_flags_restore(struct emit *e)
 {
     static const uint8_t add_al_7f_sahf[] = {0x04, 0x7f, 0x9e};
 
-    emit_load_ctx(e, GPR_RAX, CTX_SAVE_FLAGS);
+    emit_store_ctx(e, GPR_RAX, CTX_SAVE_RAX);
+    emit_op_mem(e, OP_MOV_LOAD, false, GPR_RAX, HOST_CTX, CTX_SAVE_FLAGS);
     emit_bytes(e, add_al_7f_sahf, sizeof(add_al_7f_sahf));
     emit_load_ctx(e, GPR_RAX, CTX_SAVE_RAX);
 }
@@ -282,14 +319,6 @@ static inline uint8_t *emit_jcc(struct emit *e, unsigned cc)
     emit8(e, (uint8_t)(0x80 | cc));
     emit32(e, 0);
     return e->rw - 4;
-}
-
-/* jmp [base + disp] */
-static inline void emit_jmp_mem(struct emit *e, unsigned base, int32_t disp)
-{
-    emit_rex(e, false, 4, 0, base);
-    emit8(e, 0xff);
-    emit_modrm_disp(e, 4, base, disp);
 }
 
 /* Points a rel32 at a writable-side address of the same code memory. */

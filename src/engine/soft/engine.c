@@ -20,6 +20,7 @@
 #include "engine/soft/perf_map.h"
 #include "engine/soft/recover.h"
 #include "engine/soft/run.h"
+#include "engine/soft/shadow.h"
 #include "engine/soft/smc.h"
 #include "engine/soft/smp.h"
 #include "engine/soft/state.h"
@@ -204,12 +205,17 @@ static int allocate(struct soft_cpu *cpu, struct err *e)
     if (!cpu->xsave || !cpu->init_state || !cpu->exec || !cpu->trans || !cpu->jump)
         return err_set(e, ENOMEM, "cannot allocate a vCPU");
     memset(cpu->xsave, 0, XSAVE_MAX);
-    for (unsigned i = 0; i < JUMP_CACHES; i++) {
-        int error = jump_cache_init(&cpu->jump[i], e);
-        if (error)
-            return error;
-    }
     return 0;
+}
+
+static int init_jump_caches(struct soft_cpu *cpu, struct err *e)
+{
+    int error = 0;
+
+    _Static_assert(JUMP_CACHES * JUMP_CACHE_BYTES == SHADOW_FRONT, "they fill the room in front of the tables");
+    for (unsigned i = 0; i < JUMP_CACHES && !error; i++)
+        error = jump_cache_init(&cpu->jump[i], mmu_front(cpu) + i * JUMP_CACHE_BYTES, e);
+    return error;
 }
 
 static void init_slots(struct soft_cpu *cpu)
@@ -240,6 +246,8 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)
         error = mmu_init(cpu, e);
     if (!error)
         init_slots(cpu);
+    if (!error)
+        error = init_jump_caches(cpu, e);
     if (!error)
         error = lapic_init(cpu, e);
     if (!error && svm->lockstep)

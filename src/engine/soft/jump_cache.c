@@ -4,24 +4,23 @@
 
 #include "engine/soft/cache.h"
 
-#define BYTES (JUMP_ENTRIES * (sizeof(struct jump_entry) + sizeof(uint16_t)))
+#define FILLED_BYTES (JUMP_ENTRIES * sizeof(uint16_t))
 
-int jump_cache_init(struct jump_cache *jc, struct err *e)
+int jump_cache_init(struct jump_cache *jc, uint8_t *entries, struct err *e)
 {
-    uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *filled = mmap(NULL, FILLED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (p == MAP_FAILED)
+    if (filled == MAP_FAILED)
         return err_set(e, ENOMEM, "cannot reserve address space for a jump cache; is `ulimit -v` set?");
-    *jc = (struct jump_cache){.entries = (struct jump_entry *)(void *)p,
-                              .filled = (uint16_t *)(void *)(p + JUMP_ENTRIES * sizeof(struct jump_entry))};
+    *jc = (struct jump_cache){.entries = (struct jump_entry *)(void *)entries, .filled = filled};
     jc->entries[0].tag = 1;
     return 0;
 }
 
 void jump_cache_fini(struct jump_cache *jc)
 {
-    if (jc->entries)
-        munmap(jc->entries, BYTES);
+    if (jc->filled)
+        munmap(jc->filled, FILLED_BYTES);
     *jc = (struct jump_cache){0};
 }
 
@@ -51,7 +50,7 @@ void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b, 
         jump_cache_flush(jc);
     if (entry->tag == (i ? 0 : 1))
         jc->filled[jc->filled_count++] = (uint16_t)i;
-    entry->code = (uint64_t)(uintptr_t)b->code;
+    entry->code = (uint64_t)(uintptr_t)b->dispatch;
     entry->tag = rip;
     jc->pages[page_bit(rip) / 64] |= BIT(page_bit(rip) % 64);
     jc->has_local |= !global;

@@ -103,6 +103,24 @@ static void restore(struct soft_cpu *cpu, const struct trail *t)
     cpu->interrupt_shadow = t->shadow;
 }
 
+static bool is_memory(struct soft_cpu *cpu, gva_t gva)
+{
+    struct mmu_target target;
+
+    return gva_is_canonical(gva) && mmu_translate(cpu, gva, MMU_READ, &target) == SOFT_OK && target.hva;
+}
+
+/* A short string, in memory at both ends: within two pages. */
+static bool string_repeatable(struct soft_cpu *cpu, const struct insn *insn)
+{
+    uint64_t count = cpu->gpr[GPR_RCX], from = cpu->gpr[GPR_RSI], to = cpu->gpr[GPR_RDI];
+    uint64_t bytes = count * 8;
+    bool moves = (insn->opcode & ~1) == 0xa4;
+
+    return count > 0 && count <= PAGE_SIZE / 8 && is_memory(cpu, to) && is_memory(cpu, to + bytes) &&
+           (!moves || (is_memory(cpu, from) && is_memory(cpu, from + bytes)));
+}
+
 /* Whether the translator would carry out this instruction itself, without a device in its way. */
 static bool repeatable(struct soft_cpu *cpu, uint32_t mode)
 {
@@ -114,6 +132,8 @@ static bool repeatable(struct soft_cpu *cpu, uint32_t mode)
     bool stack = trans_is_plain_stack(insn);
     if (lockstep_is_random(insn))
         return false;
+    if (trans_is_string(mode, insn))
+        return string_repeatable(cpu, insn);
     if (insn->cls != INSN_INNOCUOUS && insn->cls != INSN_CONTROL && !stack && !trans_is_system(mode, insn))
         return false;
     if (!insn->has_mem || insn->nop || !insn->mem_size)
@@ -126,6 +146,14 @@ static bool repeatable(struct soft_cpu *cpu, uint32_t mode)
            mmu_translate(cpu, gva + insn->mem_size - 1, MMU_READ, &target) == SOFT_OK && target.hva;
 }
 
+/* Translated code does not stop at a string that is not repeatable. */
+static bool is_at_string(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct step_entry *entry;
+
+    return step_fetch(cpu, &entry) == SOFT_OK && trans_is_string(mode, &entry->insn);
+}
+
 /* Step over the block's instructions. SOFT_OK; anything else is the guest's new state, and there is nothing to compare. */
 static int run_step(struct soft_cpu *cpu, const struct block *b)
 {
@@ -136,9 +164,12 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
         exceptions += cpu->stats.exceptions[i];
     l->count = 0;
     while (l->count < b->mark_count && l->count < CACHE_BLOCK_INSNS && repeatable(cpu, b->mode)) {
+        uint64_t rip = cpu->rip, rcx = cpu->gpr[GPR_RCX];
         int result = soft_step(cpu);
         if (result != SOFT_OK)
             return result;
+        if (cpu->rip == rip && cpu->gpr[GPR_RCX] != rcx)
+            return SOFT_FAULT; /* a string's first part */
         record(cpu, &l->trail[++l->count]);
         uint64_t now = 0;
         for (unsigned i = 0; i < 32; i++)
@@ -146,7 +177,8 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
         if (now != exceptions)
             return SOFT_FAULT;
     }
-    return SOFT_OK;
+    bool string_ahead = l->count && l->count < b->mark_count && is_at_string(cpu, b->mode);
+    return string_ahead ? SOFT_FAULT : SOFT_OK;
 }
 
 /* Keeps what memory holds now, and puts the old bytes back: newest first, so that the oldest come out on top. */
@@ -162,7 +194,12 @@ static void take_back(struct lockstep *l)
  * How a block came back. A block that jumps to itself has the same rip before its first instruction and after its last, so the two
  * are told apart here.
  */
-enum block_end { BLOCK_LEFT /* rip: the instruction that did not run */, BLOCK_ENDED /* rip: what comes after the block */, BLOCK_FAULT };
+enum block_end {
+    BLOCK_LEFT,   /* rip: the instruction that did not run */
+    BLOCK_ENDED,  /* rip: what comes after the block */
+    BLOCK_LINKED, /* the same, by a link, which hands over no flags that are not wanted */
+    BLOCK_FAULT,
+};
 
 /* Runs the block once, filling shadow entries as it goes. */
 static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
@@ -181,7 +218,7 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
         case CODE_EXIT_NEXT: cpu->rip = gva; return BLOCK_ENDED;
         case CODE_EXIT_LINK:
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
-            return BLOCK_ENDED;
+            return BLOCK_LINKED;
         case CODE_EXIT_ATTENTION:
         case CODE_EXIT_STEP:
         case CODE_EXIT_INSN: cpu->rip = here; return BLOCK_LEFT;
@@ -204,15 +241,39 @@ static int differ(struct soft_cpu *cpu, const char *what, uint64_t step, uint64_
                          (unsigned long long)cpu->rip);
 }
 
-/* Flags that the instruction at rip finds dead may hold anything when the block stopped there. */
-static uint64_t flags_that_count(struct soft_cpu *cpu, const struct block *b)
+/* The mark of the instruction at rip, or NULL. */
+static const struct block_mark *mark_at(const struct soft_cpu *cpu, const struct block *b)
 {
     const struct block_mark *marks = &cpu->svm->cache->marks[b->first_mark];
 
     for (unsigned i = 0; i < b->mark_count; i++)
-        if (marks[i].guest_off == (cpu->rip & PAGE_MASK) && i > 0)
-            return ~(uint64_t)marks[i].flags_dead;
-    return UINT64_MAX;
+        if (marks[i].guest_off == (cpu->rip & PAGE_MASK))
+            return &marks[i];
+    return NULL;
+}
+
+/* Flags that the instruction at rip finds dead may hold anything when the block stopped there. */
+static uint64_t flags_that_count(const struct soft_cpu *cpu, const struct block *b, enum block_end end)
+{
+    const struct block_mark *mark = mark_at(cpu, b);
+    bool inside = mark && mark != &cpu->svm->cache->marks[b->first_mark];
+
+    if (end == BLOCK_LINKED)
+        return ~(uint64_t)(FLAG_ARITH & ~b->flags_wanted);
+    return inside ? ~(uint64_t)mark->flags_dead : UINT64_MAX;
+}
+
+/* A block that stopped within REP MOVS or REP STOS is between two iterations: t, where the instruction began, is brought there. */
+static void advance_string(const struct soft_cpu *cpu, struct trail *t)
+{
+    uint64_t count = t->gpr[GPR_RCX] - cpu->gpr[GPR_RCX], bytes = cpu->gpr[GPR_RDI] - t->gpr[GPR_RDI];
+
+    if (bytes != count && bytes != count * 2 && bytes != count * 4 && bytes != count * 8)
+        return; /* and so they differ */
+    t->gpr[GPR_RCX] -= count;
+    t->gpr[GPR_RDI] += bytes;
+    if (cpu->gpr[GPR_RSI] != t->gpr[GPR_RSI])
+        t->gpr[GPR_RSI] += bytes;
 }
 
 /* The trail's entry for where the block stopped, or count + 1. */
@@ -220,7 +281,7 @@ static unsigned find_on_trail(const struct lockstep *l, uint64_t rip, enum block
 {
     unsigned i = 0;
 
-    if (end == BLOCK_ENDED && l->trail[l->count].rip == rip)
+    if (end != BLOCK_LEFT && l->trail[l->count].rip == rip)
         return l->count;
     while (i <= l->count && l->trail[i].rip != rip)
         i++;
@@ -236,7 +297,9 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
 
     if (i > l->count)
         return differ(cpu, "rip", l->trail[l->count].rip, cpu->rip);
-    const struct trail *t = &l->trail[i];
+    struct trail *t = &l->trail[i];
+    if (end == BLOCK_LEFT && mark_at(cpu, b) && mark_at(cpu, b)->string)
+        advance_string(cpu, t);
     for (unsigned r = 0; r < GPR_COUNT; r++)
         if (t->gpr[r] != cpu->gpr[r])
             return differ(cpu, names[r], t->gpr[r], cpu->gpr[r]);
@@ -245,7 +308,7 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
     if (t->kernel_gs_base != cpu->kernel_gs_base)
         return differ(cpu, "KERNEL_GS_BASE", t->kernel_gs_base, cpu->kernel_gs_base);
     cpu->interrupt_shadow = t->shadow; /* translated code has none: it does not stop there */
-    uint64_t mask = i == l->count ? flags_that_count(cpu, b) : ~(uint64_t)FLAG_ARITH;
+    uint64_t mask = i == l->count ? flags_that_count(cpu, b, end) : ~(uint64_t)FLAG_ARITH;
     if ((t->rflags ^ cpu->rflags) & mask)
         return differ(cpu, "rflags", t->rflags, cpu->rflags);
     if (i == 0)

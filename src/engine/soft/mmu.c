@@ -458,3 +458,8 @@ uint64_t *mmu_table(struct soft_cpu *cpu, bool user)
 {
     return cpu->mmu->shadow.table[user];
 }
+
+uint8_t *mmu_front(struct soft_cpu *cpu)
+{
+    return cpu->mmu->shadow.front;
+}

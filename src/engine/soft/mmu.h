@@ -63,7 +63,7 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 
 /*
  * Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table
- * follows at MMU_TABLE_BYTES, and the user's two follow the supervisor's two.
+ * follows at MMU_TABLE_BYTES, and the supervisor's two follow the user's two.
  */
 #ifndef MMU_TABLE_BITS
 #define MMU_TABLE_BITS 36 /* gva bits 12..47 */
@@ -73,6 +73,8 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 #define MMU_TABLE_ENTRIES BIT(MMU_TABLE_BITS)
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */
+/* SHADOW_FRONT zero bytes that end where the user's read table begins. */
+uint8_t *mmu_front(struct soft_cpu *);
 
 struct shadow_counts;
 const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *); /* shadow.h */

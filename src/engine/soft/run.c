@@ -185,7 +185,6 @@ static void select_mode(struct soft_cpu *cpu, uint32_t mode)
         jump_cache_flush(jc);
         jc->mode = mode;
     }
-    SLOT(cpu, CTX_JUMP_CACHE) = (uint64_t)(uintptr_t)jc->entries;
 }
 
 /* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */
@@ -226,6 +225,20 @@ static int handle_miss(struct soft_cpu *cpu, uint64_t exit)
     return SOFT_SLOW; /* once more */
 }
 
+/* --- CTX_SAVE_FLAGS --- */
+
+static uint64_t saved_flags(const struct soft_cpu *cpu)
+{
+    uint64_t saved = SLOT(cpu, CTX_SAVE_FLAGS);
+
+    return (saved >> 8 & (FLAG_ARITH & 0xff)) | (saved & 1 ? FLAG_OF : 0);
+}
+
+static void save_flags(struct soft_cpu *cpu)
+{
+    SLOT(cpu, CTX_SAVE_FLAGS) = (cpu->rflags & 0xff) << 8 | !!(cpu->rflags & FLAG_OF);
+}
+
 static int handle_fault(struct soft_cpu *cpu)
 {
     const struct block_mark *mark;
@@ -234,6 +247,10 @@ static int handle_fault(struct soft_cpu *cpu)
     if (!b)
         return soft_internal(cpu, "host exception %d outside any block, at host address 0x%llx", cpu->host_fault.trapno,
                              (unsigned long long)cpu->host_fault.pc);
+    if (mark->string)
+        trans_string_faulted(cpu);
+    if (mark->flags_saved)
+        cpu->rflags = (cpu->rflags & ~(uint64_t)FLAG_ARITH) | saved_flags(cpu);
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
 }
 
@@ -242,7 +259,9 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
 {
     const void *code = jump_cache_find(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip);
 
-    if (!code) {
+    if (code) {
+        save_flags(cpu);
+    } else {
         struct block *b;
         /* A block that begins by leaving for attention would not come on where others write to its page again and again. */
         if (lookup(cpu, mode, &b) != SOFT_OK || atomic_load_explicit(&cpu->attention, memory_order_relaxed))

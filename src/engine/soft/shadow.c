@@ -60,13 +60,15 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     bool ok = true;
 
     *s = (struct soft_shadow){.page_count = page_count};
-    s->table[0] = reserve(4 * MMU_TABLE_BYTES, NULL);
+    s->front = reserve(SHADOW_FRONT + 4 * MMU_TABLE_BYTES, NULL);
     if (!MMU_TABLE_IS_WHOLE) {
         s->tag = reserve(4 * MMU_TABLE_BYTES, NULL);
         ok = s->tag != NULL;
     }
-    if (s->table[0])
-        s->table[1] = s->table[0] + 2 * MMU_TABLE_ENTRIES;
+    if (s->front) {
+        s->table[1] = (uint64_t *)(void *)(s->front + SHADOW_FRONT);
+        s->table[0] = s->table[1] + 2 * MMU_TABLE_ENTRIES;
+    }
     for (unsigned i = 0; i < 2; i++) {
         s->list[i].records = reserve(SHADOW_RECORDS * sizeof(uint64_t), NULL);
         s->list[i].heads = reserve(MAX(page_count, 1) * sizeof(uint64_t), NULL);
@@ -76,7 +78,7 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     }
     s->regions = reserve(REGION_COUNT, NULL);
     s->giants = reserve(GIANT_COUNT, NULL);
-    if (ok && s->table[0] && s->regions && s->giants)
+    if (ok && s->front && s->regions && s->giants)
         return 0;
     shadow_fini(s);
     return err_set(e, ENOMEM,
@@ -86,7 +88,7 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 
 void shadow_fini(struct soft_shadow *s)
 {
-    release(s->table[0], 4 * MMU_TABLE_BYTES);
+    release(s->front, SHADOW_FRONT + 4 * MMU_TABLE_BYTES);
     release(s->tag, 4 * MMU_TABLE_BYTES);
     for (unsigned i = 0; i < 2; i++) {
         release(s->list[i].records, SHADOW_RECORDS * sizeof(uint64_t));
@@ -101,7 +103,7 @@ uint64_t shadow_lookup(const struct soft_shadow *s, gva_t gva, bool user, bool w
 {
     uint64_t at = (user * 2 + write) * MMU_TABLE_ENTRIES + entry_index(gva);
 
-    return !s->tag || s->tag[at] == gva >> PAGE_SHIFT ? s->table[0][at] : 0;
+    return !s->tag || s->tag[at] == gva >> PAGE_SHIFT ? s->table[user][write * MMU_TABLE_ENTRIES + entry_index(gva)] : 0;
 }
 
 static void list_forget(struct soft_shadow *s, struct shadow_list *list)

@@ -45,9 +45,13 @@ struct shadow_counts {
     uint64_t reclaims; /* of table memory, which empties everything */
 };
 
+/* Room in front of the tables, for others: translated code reaches it by a displacement from the tables' base. */
+#define SHADOW_FRONT MIB(4)
+
 struct soft_shadow {
-    uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES. One reservation */
-    uint64_t *tag;              /* where the tables are not whole: as table[0], the page that an entry is for; else NULL */
+    uint8_t *front;             /* SHADOW_FRONT bytes; zero. The user's read table follows them */
+    uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
+    uint64_t *tag;              /* where the tables are not whole: [user][write][entry], the page that it is for; else NULL */
     struct shadow_list list[2]; /* [global] */
     uint8_t *regions;           /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
     uint8_t *giants;            /* per 1 GiB of gva: whether a 1 GiB page was filled */

@@ -61,7 +61,7 @@ struct soft_cpu {
     uint64_t stack[2]; /* room below the context pointer */
     uint64_t rip;
     uint64_t rflags;   /* complete while C runs */
-    uint64_t slot[14]; /* translated code's own: ctx.h */
+    uint64_t slot[16]; /* translated code's own: ctx.h */
 
     /* --- architectural state --- */
     uint64_t next_rip;

@@ -1,6 +1,7 @@
 /* MOVS, STOS, LODS, CMPS, SCAS: by runs within a page on host pointers, by single elements where that cannot be. */
 #include "engine/soft/debug.h"
 #include "engine/soft/debugger.h"
+#include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/sys_prefix.h"
@@ -201,6 +202,14 @@ static void host_stos(void *to, uint64_t value, uint64_t n, unsigned size, bool 
 
 /* --- the instructions --- */
 
+/* mmu_host() noted the first element. */
+static void note_run(const struct string_op *op, uint64_t n)
+{
+    uint8_t *lowest = op->down ? op->dst.host - (n - 1) * op->size : op->dst.host;
+
+    lockstep_note(op->cpu, lowest, (unsigned)(n * op->size));
+}
+
 static int movs_run(struct string_op *op, uint64_t *n)
 {
     uint64_t value;
@@ -211,6 +220,7 @@ static int movs_run(struct string_op *op, uint64_t *n)
     if (result != SOFT_OK)
         return result;
     if (op->src.host && op->dst.host) {
+        note_run(op, *n);
         host_movs(op->dst.host, op->src.host, *n, op->size, op->down);
         return SOFT_OK;
     }
@@ -253,10 +263,12 @@ int sys_stos(struct soft_cpu *cpu, const struct insn *insn)
     while (op.left) {
         uint64_t n = op.left;
         int result = side_open(&op, &op.dst, &n);
-        if (result == SOFT_OK && op.dst.host)
+        if (result == SOFT_OK && op.dst.host) {
+            note_run(&op, n);
             host_stos(op.dst.host, cpu->gpr[GPR_RAX], n, op.size, op.down);
-        else if (result == SOFT_OK)
+        } else if (result == SOFT_OK) {
             result = mmu_write(cpu, op.dst.gva, &cpu->gpr[GPR_RAX], op.size, MMU_WRITE);
+        }
         if (result != SOFT_OK)
             return result;
         side_advance(&op, &op.dst, n);

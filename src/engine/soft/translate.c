@@ -18,11 +18,11 @@ static const struct insn *current(const struct trans *t)
     return &t->insn[t->at];
 }
 
-/* --- decode and liveness --- */
+/* --- decoding --- */
 
 static bool ends_block(const struct trans *t, const struct insn *insn)
 {
-    return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn) && !trans_is_system(t->mode, insn);
+    return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn) && !trans_is_system(t->mode, insn) && !trans_is_string(t->mode, insn);
 }
 
 /* A block stays within one page; an instruction that runs on into the next one is step's. */
@@ -48,41 +48,6 @@ static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
     }
 }
 
-/* Flags that the instruction surely overwrites. Shifts and rotates by zero leave them (SDM vol. 2 SAL). */
-static uint16_t flags_killed(const struct insn *insn)
-{
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_SHL:
-    case ZYDIS_MNEMONIC_SHR:
-    case ZYDIS_MNEMONIC_SAR:
-    case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR:
-    case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: return 0;
-    default:
-        /* An undefined flag may in truth be left alone by this CPU, so its old value stays wanted. */
-        return insn->cpuflags_written & ~insn->cpuflags_undefined;
-    }
-}
-
-static void find_live_flags(struct trans *t)
-{
-    uint16_t live = FLAG_ARITH;
-
-    for (unsigned i = t->count; i-- > 0;) {
-        const struct insn *insn = &t->insn[i];
-        if (insn->cls == INSN_INNOCUOUS)
-            live = (live & ~flags_killed(insn)) | insn->cpuflags_read;
-        else if (insn->cls == INSN_STACK && insn->cpuflags_written == FLAG_ARITH)
-            live = 0; /* POPF */
-        else if (!trans_is_plain_stack(insn) && !(trans_is_system(t->mode, insn) && !insn->cpuflags_read))
-            live = FLAG_ARITH;
-        t->live[i] = live;
-    }
-}
-
 /* --- exits and cold code --- */
 
 static void emit_exit(struct trans *t, uint32_t exit)
@@ -97,6 +62,7 @@ void trans_step_exit(struct trans *t)
     struct soft_cache *cache = t->cache;
     bool known = t->at < t->count && current(t)->exec;
 
+    trans_flags_use(t);
     if (known) {
         cache->sites[cache->site_count] = *current(t);
         emit_store_ctx_imm32(&t->e, CTX_EXIT + 4, cache->site_count++);
@@ -105,12 +71,14 @@ void trans_step_exit(struct trans *t)
     t->ended = true;
 }
 
-struct trans_cold *trans_cold_step(struct trans *t, bool flags_saved)
+struct trans_cold *trans_cold_step(struct trans *t)
 {
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
-    *cold = (struct trans_cold){
-        .gva_reg = HOST_S1, .exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12, .restart = t->insn_start, .flags_saved = flags_saved};
+    *cold = (struct trans_cold){.gva_reg = HOST_S1,
+                                .exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12,
+                                .restart = t->insn_start,
+                                .flags_saved = t->flags_saved};
     return cold;
 }
 
@@ -122,6 +90,8 @@ static void add_link(struct trans *t, unsigned n, uint8_t *site, unsigned guest_
 void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
 {
     if (guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE) {
+        if (t->wanted_behind)
+            trans_flags_use(t);
         emit_align_site(&t->e, 1);
         add_link(t, link, emit_jmp(&t->e), (unsigned)guest_off);
     } else {
@@ -180,9 +150,7 @@ static void emit_poll(struct trans *t)
 
     *cold = (struct trans_cold){.gva_reg = HOST_S1, .exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12, .restart = e->rw};
     if (t->count && t->live[0] == 0) {
-        emit8(e, 0x83); /* cmp dword [ctx + attention], 0 */
-        emit_modrm_disp(e, 7, HOST_CTX, ATTENTION_DISP);
-        emit8(e, 0);
+        emit_cmp_ctx_zero(e, ATTENTION_DISP);
         cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
         return;
     }
@@ -218,11 +186,25 @@ static bool emit_insn(struct trans *t)
     case INSN_STACK: return trans_is_plain_stack(insn) ? trans_stack(t) : trans_system(t);
     case INSN_SENSITIVE: return trans_system(t);
     case INSN_CONTROL: return trans_control(t);
+    case INSN_STRING: return trans_string(t);
     default: return false;
     }
 }
 
-static void add_mark(struct trans *t)
+/* A jump that looks for the block leaves flags in CTX_SAVE_FLAGS. */
+static void emit_dispatch_entry(struct trans *t)
+{
+    struct block *b = t->block;
+
+    b->dispatch = b->code;
+    if (t->count && !t->live[0])
+        return;
+    b->dispatch = t->e.rw + t->e.rx_delta;
+    emit_flags_restore(&t->e);
+    emit_land_at(emit_jmp(&t->e), b->code - t->e.rx_delta, &t->e);
+}
+
+static struct block_mark *add_mark(struct trans *t)
 {
     struct soft_cache *cache = t->cache;
     struct block_mark *mark = &cache->marks[t->block->first_mark + t->block->mark_count++];
@@ -230,18 +212,25 @@ static void add_mark(struct trans *t)
     mark->host_off = (uint32_t)(t->e.rw + t->e.rx_delta - t->block->code);
     mark->guest_off = t->off[t->at];
     mark->flags_dead = t->at < t->count ? FLAG_ARITH & ~t->live[t->at] : 0;
+    mark->flags_saved = mark->string = false;
+    return mark;
 }
 
 static void emit_body(struct trans *t)
 {
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
-        add_mark(t);
+        bool flags_saved = t->flags_saved;
+        struct block_mark *mark = add_mark(t);
         t->insn_start = t->e.rw;
-        if (emit_insn(t))
+        if (emit_insn(t)) {
+            mark->string = current(t)->cls == INSN_STRING;
+            mark->flags_saved = t->flags_saved; /* one that touches flags ends with the host's, and began with them */
             continue;
+        }
         t->e.rw = t->insn_start;
         t->cold_count = cold_count;
+        t->flags_saved = flags_saved;
         t->block->link[0].site = t->block->link[1].site = NULL;
         trans_step_exit(t);
     }
@@ -276,6 +265,7 @@ static void emit_block(struct trans *t)
     for (unsigned i = 0; i < t->cold_count; i++)
         emit_cold(t, &t->cold[i]);
     emit_link_exits(t);
+    emit_dispatch_entry(t);
 }
 
 /* code_lock is held, and the page is protected. */
@@ -296,8 +286,10 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     t->ended = false;
     t->e = (struct emit){
         .rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE, .rx_delta = cache->mem.rx - cache->mem.rw};
+    t->page = hva - (gpa & PAGE_MASK);
     decode_block(t, gpa, hva);
-    find_live_flags(t);
+    trans_flags_find(t);
+    b->flags_wanted = t->wanted_behind;
     emit_block(t);
     BUG_ON(t->e.overflow);
 

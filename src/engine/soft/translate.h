@@ -4,19 +4,19 @@
 #include "engine/soft/cache.h"
 #include "engine/soft/emit.h"
 
-#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 2 + 4)
+#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 4)
 
 /* Code out of the hot path: where a shadow lookup that found nothing goes on. */
 struct trans_cold {
-    uint8_t *sites[2]; /* rel32s of the branches that come here */
+    uint8_t *sites[3]; /* rel32s of the branches that come here */
     unsigned site_count;
     unsigned gva_reg;       /* holds the address */
     uint32_t exit;          /* CTX_EXIT's value */
     const uint8_t *restart; /* writable address of the instruction's first byte */
-    bool flags_saved;
-    uint8_t *unaligned; /* rel32 of the branch for an address that may cross a page; NULL: none */
-    unsigned size;      /* bytes of that access */
-    uint8_t *aligned;   /* where it goes on when it does not */
+    bool flags_saved;       /* as in struct trans */
+    uint8_t *unaligned;     /* rel32 of the branch for an address that may cross a page; NULL: none */
+    unsigned size;          /* bytes of that access */
+    uint8_t *aligned;       /* where it goes on when it does not */
 };
 
 struct trans {
@@ -25,14 +25,17 @@ struct trans {
     struct block *block;
     struct emit e;
     uint32_t mode;
+    const uint8_t *page; /* guest bytes */
 
     struct insn insn[CACHE_BLOCK_INSNS];
     uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
     uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
     unsigned count;
 
-    unsigned at;         /* the instruction being emitted */
-    uint8_t *insn_start; /* its first host byte */
+    unsigned at;            /* the instruction being emitted */
+    uint8_t *insn_start;    /* its first host byte */
+    bool flags_saved;       /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
+    uint16_t wanted_behind; /* arithmetic flags that links of the block must hand over */
     struct trans_cold cold[TRANS_MAX_COLD];
     unsigned cold_count;
     bool ended; /* the last emitted instruction leaves the block */
@@ -66,6 +69,19 @@ static inline void trans_lea(struct trans *t, unsigned dst, unsigned base, int32
         emit_op_mem(&t->e, OP_LEA, false, dst, base, disp);
 }
 
+/* --- arithmetic flags: translate_flags.c --- */
+
+/* Fills live[] and wanted_behind of the decoded block. */
+void trans_flags_find(struct trans *);
+/* Whether the instruction reads or writes any. */
+bool trans_flags_touched(const struct insn *);
+/* Code follows that destroys the host's flags: the guest's are kept if they are wanted. HOST_S2 is lost. */
+void trans_flags_keep(struct trans *);
+/* The host's flags are the guest's from here on. No scratch register is lost. */
+void trans_flags_use(struct trans *);
+/* The block ends by a jump to anywhere: CTX_SAVE_FLAGS has them. HOST_S2 is lost. */
+void trans_flags_hand_over(struct trans *);
+
 /* --- parts of the translator; each returns false where the instruction is left to step --- */
 
 /* Home of a guest register on the host, or REG_NONE for R9, R10 and R11, which live in the context. */
@@ -75,8 +91,11 @@ unsigned trans_value(struct trans *, unsigned gpr, unsigned scratch);
 
 /* The linear address of the explicit memory operand; returns the register that holds it (HOST_S1 or a home). REG_NONE: not possible. */
 unsigned trans_address(struct trans *);
-/* Shadow lookup of [gva_reg, size): afterwards gva_reg + HOST_S2 is the host address. gva_reg is never HOST_S2. */
+/* Shadow lookup of [gva_reg, size): afterwards gva_reg + HOST_S2 is the host address. gva_reg is never HOST_S2. Keeps the flags. */
 void trans_lookup(struct trans *, unsigned gva_reg, unsigned size, bool write);
+
+/* The same of an address that is aligned: only whether the page has an entry. */
+void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool write);
 
 /* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
 unsigned trans_pointer(struct trans *, unsigned home);
@@ -88,7 +107,12 @@ bool trans_is_plain_stack(const struct insn *);
  * SWAPGS, the TSC. In this mode they do not end a block.
  */
 bool trans_is_system(uint32_t mode, const struct insn *);
+/* REP MOVS and REP STOS in forms that are translated: they neither end a block nor touch flags. */
+bool trans_is_string(uint32_t mode, const struct insn *);
 bool trans_system(struct trans *);
+bool trans_string(struct trans *);
+/* After a fault within a run (struct block_mark.string): makes RCX, RSI and RDI what they are between two runs. */
+void trans_string_faulted(struct soft_cpu *);
 bool trans_innocuous(struct trans *);
 bool trans_stack(struct trans *);
 bool trans_control(struct trans *);
@@ -99,8 +123,8 @@ void trans_goto(struct trans *, int64_t guest_off, unsigned link);
 void trans_dispatch(struct trans *);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
-/* Leaves for step before the running instruction from a branch that the caller emits next; flags_saved as in struct trans_cold. */
-struct trans_cold *trans_cold_step(struct trans *, bool flags_saved);
+/* Leaves for step before the running instruction from a branch that the caller emits next. */
+struct trans_cold *trans_cold_step(struct trans *);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
 void trans_push_lookup(struct trans *);
 void trans_push_done(struct trans *);

@@ -122,35 +122,21 @@ bool trans_stack(struct trans *t)
 
 /* --- control --- */
 
-/*
- * A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. Flags and
- * guest registers stay as they are: the comparison is NOT and LEA, the branch JRCXZ, with RCX aside.
- */
+/* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
 void trans_dispatch(struct trans *t)
 {
-    static const uint8_t not_rcx[] = {0x48, 0xf7, 0xd1};
+    int32_t cache = JUMP_CACHE_DISP(t->mode & (JUMP_CACHES - 1));
     struct emit *e = &t->e;
 
     _Static_assert(JUMP_ENTRIES == 1 << 16 && sizeof(struct jump_entry) == 16, "how the entry is found");
-    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_low16(e, GPR_RCX, HOST_S1);
-    emit_load_ctx(e, HOST_S2, CTX_JUMP_CACHE);
-    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
-    emit_op_sib(e, OP_LEA, true, HOST_S2, HOST_S2, GPR_RCX, 8, 0);
-    emit_op_mem(e, OP_MOV_LOAD, true, GPR_RCX, HOST_S2, offsetof(struct jump_entry, tag));
-    emit_bytes(e, not_rcx, sizeof(not_rcx));
-    emit_op_sib(e, OP_LEA, true, GPR_RCX, GPR_RCX, HOST_S1, 1, 1);
-    emit8(e, 0xe3); /* jrcxz hit */
-    uint8_t *hit = e->rw;
-    emit8(e, 0);
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_land_at(emit_jmp(e), t->cache->exit_next, e);
-    if (!e->overflow)
-        *hit = (uint8_t)(e->rw - (hit + 1));
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    emit_page_start(e, HOST_S1);
+    trans_flags_hand_over(t);
+    emit_low16(e, HOST_S2, HOST_S1);
+    emit_op_reg(e, OP_ADD_LOAD, false, HOST_S2, HOST_S2);
+    emit_op_gs(e, OP_CMP_LOAD, HOST_S1, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, tag));
+    emit_land_at(emit_jcc(e, CC_NZ), t->cache->exit_next, e);
+    emit_and_page_start(e, HOST_S1);
     emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
-    emit_jmp_mem(e, HOST_S2, offsetof(struct jump_entry, code));
+    emit_op_gs(e, OP_GROUP5, 4, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, code));
     t->ended = true;
 }
 
@@ -248,15 +234,18 @@ static bool emit_conditional(struct trans *t)
     if (!target_of(t, &off))
         return false;
     if (off >= 0 && off < (int64_t)PAGE_SIZE) {
+        trans_flags_use(t);
         emit_align_site(&t->e, 2);
         uint8_t *site = emit_jcc(&t->e, insn->opcode & 0xf);
         t->block->link[1] = (struct block_link){.site = site, .guest_off = (uint16_t)off, .to = BLOCK_NONE};
         trans_goto(t, t->off[t->at + 1], 0);
         return true;
     }
+    trans_flags_use(t);
     uint8_t *taken = emit_jcc(&t->e, insn->opcode & 0xf);
     trans_goto(t, t->off[t->at + 1], 0);
     emit_land(&t->e, taken);
+    t->flags_saved = false;
     trans_goto(t, off, 1);
     return true;
 }

@@ -108,21 +108,43 @@ unsigned trans_address(struct trans *t)
     return HOST_S1;
 }
 
-void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
+static struct trans_cold *cold_miss(struct trans *t, unsigned gva_reg, unsigned size, bool write)
 {
-    struct emit *e = &t->e;
-    bool live = t->live[t->at] != 0;
-    bool user = t->mode & BLOCK_USER;
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
+    trans_flags_keep(t);
     *cold = (struct trans_cold){
         .gva_reg = gva_reg,
         .exit = CODE_EXIT_MISS | (uint32_t)write << 4 | size << 5 | (uint32_t)t->off[t->at] << 12,
         .restart = t->insn_start,
-        .flags_saved = live,
+        .flags_saved = t->flags_saved,
     };
-    if (live)
-        emit_flags_save(e);
+    return cold;
+}
+
+static void find_entry(struct trans *t, struct trans_cold *cold, unsigned gva_reg, bool write)
+{
+    struct emit *e = &t->e;
+    bool user = t->mode & BLOCK_USER;
+
+    emit_page_number(e, HOST_S2, gva_reg);
+    if (write || !user)
+        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, user ? CTX_USER_WRITE : write ? CTX_WRITE : CTX_READ);
+    emit_op_gs(e, OP_MOV_LOAD, HOST_S2, HOST_S2, 0);
+    emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
+    cold->sites[cold->site_count++] = emit_jcc(e, CC_Z);
+}
+
+void trans_lookup_entry(struct trans *t, unsigned gva_reg, unsigned size, bool write)
+{
+    find_entry(t, cold_miss(t, gva_reg, size, write), gva_reg, write);
+}
+
+void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    struct trans_cold *cold = cold_miss(t, gva_reg, size, write);
+
     if (size > 8 || (size & (size - 1))) {
         emit_test_crossing(e, gva_reg, size, HOST_S2);
         cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
@@ -132,14 +154,7 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
         cold->size = size;
         cold->aligned = e->rw;
     }
-    emit_page_number(e, HOST_S2, gva_reg);
-    if (write || !user)
-        emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, user ? CTX_USER_WRITE : write ? CTX_WRITE : CTX_READ);
-    emit_load_gs_table(e, HOST_S2, HOST_S2);
-    emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
-    cold->sites[cold->site_count++] = emit_jcc(e, CC_Z);
-    if (live)
-        emit_flags_restore(e);
+    find_entry(t, cold, gva_reg, write);
 }
 
 /* --- the instruction itself --- */
@@ -188,7 +203,10 @@ static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn
                            const unsigned scratch[2])
 {
     uint8_t code[INSN_REWRITE_MAX];
+    bool touched = trans_flags_touched(insn);
 
+    if (touched && t->live[t->at])
+        trans_flags_use(t);
     for (unsigned i = 0; i < h->count; i++) {
         rw->map[h->gpr[i]] = (uint8_t)scratch[i];
         if (h->read[i])
@@ -198,6 +216,8 @@ static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn
     if (len < 0)
         return false;
     emit_bytes(&t->e, code, (unsigned)len);
+    if (touched)
+        t->flags_saved = false;
     for (unsigned i = 0; i < h->count; i++)
         if (h->written[i])
             emit_store_ctx(&t->e, scratch[i], CTX_GPR((int)h->gpr[i]));

@@ -1,10 +1,6 @@
 /* Sensitive instructions without leaving translated code: flags, interrupts on and off, SWAPGS, the TSC. */
 #include "engine/soft/translate.h"
 
-#define EXT_OR 1
-#define EXT_AND 4
-#define EXT_CMP 7
-
 #define CTX_OF(member) ((int32_t)offsetof(struct soft_cpu, member) - CTX_BIAS)
 
 /*
@@ -38,12 +34,6 @@ bool trans_is_system(uint32_t mode, const struct insn *insn)
     }
 }
 
-/* Whether arithmetic flags are wanted behind the running instruction. */
-static bool flags_wanted(const struct trans *t)
-{
-    return t->at + 1 == t->count || t->live[t->at + 1] != 0;
-}
-
 /* --- single flags --- */
 
 static void change_flag(struct trans *t, uint32_t flag, bool on)
@@ -53,18 +43,13 @@ static void change_flag(struct trans *t, uint32_t flag, bool on)
 
 static void put_flag(struct trans *t, uint32_t flag, bool on)
 {
-    bool live = flags_wanted(t);
-
-    if (live)
-        emit_flags_save(&t->e);
+    trans_flags_keep(t);
     change_flag(t, flag, on);
-    if (live)
-        emit_flags_restore(&t->e);
 }
 
-static void leave_if_interrupt_waits(struct trans *t, bool flags_saved)
+static void leave_if_interrupt_waits(struct trans *t)
 {
-    struct trans_cold *cold = trans_cold_step(t, flags_saved);
+    struct trans_cold *cold = trans_cold_step(t);
 
     _Static_assert(sizeof(((struct soft_cpu *)0)->interrupt_waits) == 1, "a byte is compared");
     emit8(&t->e, 0x80); /* cmp byte [ctx + interrupt_waits], 0 */
@@ -75,16 +60,11 @@ static void leave_if_interrupt_waits(struct trans *t, bool flags_saved)
 
 static bool emit_sti(struct trans *t)
 {
-    bool live = flags_wanted(t);
-
     if (t->at + 1 == t->count)
         return false; /* the next instruction is in another block */
-    if (live)
-        emit_flags_save(&t->e);
-    leave_if_interrupt_waits(t, live);
+    trans_flags_keep(t);
+    leave_if_interrupt_waits(t);
     change_flag(t, FLAG_IF, true);
-    if (live)
-        emit_flags_restore(&t->e);
     return true;
 }
 
@@ -103,15 +83,15 @@ static void emit_pushf(struct trans *t)
 {
     struct emit *e = &t->e;
 
-    trans_push_lookup(t); /* brings the flags back, which are live here */
+    trans_push_lookup(t); /* keeps the flags, which are all wanted here */
+    trans_flags_use(t);
     emit_lea_sum(e, HOST_S1, HOST_S1, HOST_S2);
     emit_host_flags(e, HOST_S2);
     emit_op_mem(e, OP_XOR_LOAD, true, HOST_S2, HOST_CTX, CTX_RFLAGS); /* the host's arithmetic flags, and the context's others */
     emit_op_imm32(e, EXT_AND, HOST_S2, FLAG_ARITH);
     emit_op_mem(e, OP_XOR_LOAD, true, HOST_S2, HOST_CTX, CTX_RFLAGS);
     emit_op_mem(e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
-    if (flags_wanted(t))
-        emit_flags_restore(e); /* the lookup saved them */
+    t->flags_saved = true; /* they are still there */
     trans_push_done(t);
 }
 
@@ -147,16 +127,16 @@ static void emit_popf(struct trans *t)
     emit_op_sib(e, OP_MOV_LOAD, true, HOST_S2, HOST_SP, HOST_S2, 1, 0);
     emit_mov(e, HOST_S1, HOST_S2);
     emit_op_mem(e, OP_XOR_LOAD, true, HOST_S1, HOST_CTX, CTX_RFLAGS);
-    cold = trans_cold_step(t, false);
+    cold = trans_cold_step(t);
     emit_test_imm32(e, HOST_S1, ~(int32_t)(FLAG_ARITH | FLAG_IF));
     cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
     emit_test_imm32(e, HOST_S2, FLAG_IF);
     uint8_t *off = emit_jcc(e, CC_Z);
-    leave_if_interrupt_waits(t, false);
+    leave_if_interrupt_waits(t);
     emit_land(e, off);
     emit_store_ctx(e, HOST_S2, CTX_RFLAGS);
-    if (flags_wanted(t))
-        emit_load_flags(e, HOST_S2);
+    emit_load_flags(e, HOST_S2);
+    t->flags_saved = false;
     emit_lea(e, HOST_SP, HOST_SP, 8);
 }
 

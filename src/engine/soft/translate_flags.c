@@ -1,0 +1,149 @@
+/* Arithmetic flags in translated code: which are wanted where, and where they are kept while other code needs the host's. */
+#include "engine/soft/translate.h"
+
+/*
+ * Theory of operation
+ *
+ * The guest's arithmetic flags are the host's. A lookup destroys those; where the guest's are wanted later, they are put into CTX_SAVE_FLAGS
+ * before, once, and come back before the next instruction that reads or partly writes them (flags_saved). Mostly none does: what is
+ * wanted at a block's end is only what a jump to anywhere may find wanted there. So the convention between blocks is:
+ *
+ * - A link within the page hands over the host's flags. What its target wants is known by looking at it.
+ * - A jump that looks into a jump cache hands over CTX_SAVE_FLAGS, and a target that wants flags takes them from there (block.dispatch).
+ */
+
+#define LOOK_AHEAD 8 /* instructions of a successor: nearly all code writes flags before */
+
+/* --- which are wanted --- */
+
+/* Flags that the instruction surely overwrites. Shifts and rotates by zero leave them (SDM vol. 2 SAL). */
+static uint16_t killed(const struct insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return 0;
+    default:
+        /* An undefined flag may in truth be left alone by this CPU, so its old value stays wanted. */
+        return insn->cpuflags_written & ~insn->cpuflags_undefined;
+    }
+}
+
+/* Those wanted before an instruction that does not leave the block, of those wanted after it. */
+static uint16_t wanted_before(uint32_t mode, const struct insn *insn, uint16_t after)
+{
+    if (insn->cls == INSN_INNOCUOUS)
+        return (after & ~killed(insn)) | insn->cpuflags_read;
+    if (insn->cls == INSN_STACK && insn->cpuflags_written == FLAG_ARITH)
+        return 0; /* POPF */
+    if (trans_is_plain_stack(insn) || trans_is_string(mode, insn) || (trans_is_system(mode, insn) && !insn->cpuflags_read))
+        return after;
+    return FLAG_ARITH;
+}
+
+/* Those wanted at an offset of the page, as far as a look ahead tells. */
+static uint16_t wanted_at(const struct trans *t, int64_t off)
+{
+    uint16_t wanted = 0, open = FLAG_ARITH;
+    unsigned bits = trans_is_wide(t) ? 64 : 32;
+    struct insn insn;
+
+    for (unsigned i = 0; i < LOOK_AHEAD && open; i++) {
+        if (off < 0 || off >= (int64_t)PAGE_SIZE || insn_decode(t->cpu->svm, &insn, t->page + off, (unsigned)(PAGE_SIZE - off), bits) != 0)
+            break;
+        bool jump = insn.mnemonic == ZYDIS_MNEMONIC_JMP && insn.operand_count && insn.op[0].kind == OPERAND_REL;
+        if (insn.cls != INSN_INNOCUOUS && !trans_is_plain_stack(&insn) && !jump)
+            break;
+        if (!jump) {
+            wanted |= insn.cpuflags_read & open;
+            open &= ~killed(&insn);
+        }
+        off += insn.len + (jump ? (int64_t)insn.op[0].imm : 0);
+    }
+    return wanted | open;
+}
+
+/* Those wanted behind the last instruction where it leads to known places of the page. */
+static uint16_t wanted_by_successors(const struct trans *t)
+{
+    const struct insn *last = &t->insn[t->count - 1];
+    int64_t next = t->off[t->count];
+
+    if (last->cls != INSN_CONTROL)
+        return next < (int64_t)PAGE_SIZE && t->count == CACHE_BLOCK_INSNS ? wanted_at(t, next) : FLAG_ARITH;
+    if (!last->operand_count || last->op[0].kind != OPERAND_REL)
+        return FLAG_ARITH;
+    uint16_t wanted = wanted_at(t, next + (int64_t)last->op[0].imm);
+    return last->cpuflags_read ? wanted | wanted_at(t, next) | last->cpuflags_read : wanted;
+}
+
+static bool destroys(const struct insn *insn)
+{
+    return insn->has_mem || insn->cls != INSN_INNOCUOUS;
+}
+
+/* Fills live[] from the end, with what is wanted behind it; true where an instruction in between has to keep some flag. */
+static bool find_with(struct trans *t, uint16_t wanted)
+{
+    bool kept = false;
+
+    for (unsigned i = t->count; i-- > 0;) {
+        const struct insn *insn = &t->insn[i];
+        bool jump = i + 1 == t->count && insn->cls == INSN_CONTROL;
+        if (!jump)
+            wanted = wanted_before(t->mode, insn, wanted);
+        t->live[i] = wanted;
+        kept |= wanted && (i == 0 || destroys(insn));
+    }
+    return kept;
+}
+
+void trans_flags_find(struct trans *t)
+{
+    t->flags_saved = false;
+    t->wanted_behind = FLAG_ARITH;
+    if (t->count == 0 || !find_with(t, FLAG_ARITH))
+        return;
+    t->wanted_behind = wanted_by_successors(t);
+    find_with(t, t->wanted_behind);
+}
+
+/* --- where they are --- */
+
+static uint16_t live(const struct trans *t)
+{
+    return t->at < t->count ? t->live[t->at] : FLAG_ARITH;
+}
+
+bool trans_flags_touched(const struct insn *insn)
+{
+    return insn->cpuflags_read | insn->cpuflags_written;
+}
+
+void trans_flags_keep(struct trans *t)
+{
+    if (!live(t) || t->flags_saved)
+        return;
+    emit_flags_save(&t->e, HOST_S2);
+    t->flags_saved = true;
+}
+
+void trans_flags_use(struct trans *t)
+{
+    if (t->flags_saved)
+        emit_flags_restore(&t->e);
+    t->flags_saved = false;
+}
+
+void trans_flags_hand_over(struct trans *t)
+{
+    if (!t->flags_saved)
+        emit_flags_save(&t->e, HOST_S2);
+    t->flags_saved = true;
+}
