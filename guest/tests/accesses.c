@@ -95,6 +95,85 @@ static void a_crossing_store_is_all_or_nothing(void)
     }
 }
 
+/* --- many accesses through one register, in one block --- */
+
+/* Reads three fields, writes their sums to three others, and moves on by constants: an engine may look at the page once for all. */
+static uint64_t walk_fields(uint8_t *p)
+{
+    uint64_t sum, at = (uint64_t)p;
+
+    __asm__ volatile("mov (%1), %0\n\t"
+                     "add 8(%1), %0\n\t"
+                     "adc 40(%1), %0\n\t"
+                     "mov %0, 16(%1)\n\t"
+                     "add $24, %1\n\t"
+                     "movb $7, 3(%1)\n\t"
+                     "xor %0, (%1)\n\t"
+                     "sub $8, %1\n\t"
+                     "movups (%1), %%xmm3\n\t"
+                     "movups %%xmm3, 32(%1)\n\t"
+                     "add 34(%1), %0"
+                     : "=&r"(sum), "+r"(at)
+                     :
+                     : "memory");
+    check_eq(at, (uint64_t)p + 16);
+    return sum;
+}
+
+/* Pushes six registers on another stack, and takes them from it in their order. */
+static uint64_t push_and_pop(uint8_t *top)
+{
+    uint64_t sum, old;
+
+    __asm__ volatile("mov %%rsp, %1; mov %2, %%rsp\n\t"
+                     "mov $1, %%eax; mov $20, %%ecx; mov $300, %%r9d; mov $4000, %%r12d\n\t"
+                     "push %%rax; push %%rcx; push %%r9; push %%r12; pushq $-5; sub $16, %%rsp; mov %%rcx, 8(%%rsp); push %%rax\n\t"
+                     "pop %%r12; mov (%%rsp), %0; xor %0, %0; pop %%r9; pop %%rcx; pop %%rax; add %%rax, %0; pop %%rax\n\t"
+                     "lea (%0,%%rax,2), %0; pop %%r9; lea (%0,%%r9,4), %0; pop %%rcx; add %%rcx, %0; pop %%rcx; lea (%0,%%rcx,8), %0\n\t"
+                     "lea (%0,%%r12,2), %0; mov %%rsp, %%rcx; mov %1, %%rsp; sub %2, %%rcx; add %%rcx, %0"
+                     : "=&r"(sum), "=&r"(old)
+                     : "r"(top)
+                     : "rax", "rcx", "r9", "r12", "memory");
+    return sum;
+}
+
+static void many_accesses_at_every_offset(void)
+{
+    static uint8_t plain[256] __attribute__((aligned(8))), before[256];
+    uint8_t *edge = two_pages() + PAGE_SIZE;
+    uint64_t expected = push_and_pop(plain + 200);
+
+    for (int off = -80; off <= 8; off++) {
+        for (unsigned i = 0; i < sizeof(plain); i++)
+            plain[i] = before[i] = (uint8_t)(i * 29 + (unsigned)off);
+        memcpy(edge - 128, before, sizeof(before));
+        check_eq(walk_fields(edge + off), walk_fields(plain + 128 + off));
+        check(memcmp(edge - 128, plain, sizeof(plain)) == 0);
+    }
+    for (int off = -16; off <= 80; off++)
+        check_eq(push_and_pop(edge + off), expected);
+}
+
+/* The second page of two is not there, or not writable: what was done before the fault is done, and nothing after it. */
+static void many_accesses_stop_at_the_fault(void)
+{
+    uint8_t *p = map_edge(EDGE), *end = p + PAGE_SIZE;
+
+    for (unsigned before = 0; before < 4; before++) {
+        uint8_t *at = end - 8 * before;
+        memset(p, 0, PAGE_SIZE);
+        TRY("movq $1, (%0); movq $1, 8(%0); movq $1, 16(%0); movq $1, 24(%0)", : : "r"(at) : "memory");
+        check(fault_count == 1 && fault.vector == EXC_PF);
+        check_eq(fault.cr2, (word)end);
+        for (unsigned i = 0; i < 4; i++)
+            check_eq(p[PAGE_SIZE - 8 * (i + 1)], i < before ? 1 : 0);
+    }
+    map_page(EDGE + PAGE_SIZE, page_alloc(), PTE_P);
+    TRY("mov 8(%0), %%rax; add (%0), %%rax; mov %%rax, 8(%0)", : : "r"(end) : "memory", "rax"); /* in ring 0 with CR0.WP */
+    check(fault_count == 1 && fault.vector == EXC_PF);
+    check_eq(fault.cr2, (word)end + 8);
+}
+
 /* SDM vol. 2 REP: the elements before the fault are done, and the registers say how many. */
 static void string_instructions_stop_at_the_fault(void)
 {
@@ -215,6 +294,8 @@ static void fetch_across_a_page_faults_at_the_second(void)
 
 GUEST_TESTS({"every size at every offset", every_size_and_offset}, {"vectors across pages", vectors_across_pages},
             {"a crossing store is all or nothing", a_crossing_store_is_all_or_nothing},
+            {"many accesses at every offset", many_accesses_at_every_offset},
+            {"many accesses stop at the fault", many_accesses_stop_at_the_fault},
             {"string instructions stop at the fault", string_instructions_stop_at_the_fault},
             {"changed code runs changed", changed_code_runs_changed},
             {"code changed through another mapping", code_changed_through_another_mapping},

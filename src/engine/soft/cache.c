@@ -27,6 +27,11 @@ static void emit_common(struct soft_cache *cache)
     cache->exit_next = e.rw; /* a look into the jump cache that found nothing: trans_dispatch() has handed over the flags */
     emit_flags_restore(&e);
     emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_NEXT);
+    uint8_t *to_exit = emit_jmp(&e);
+    cache->exit_unshared = e.rw;
+    emit_flags_restore(&e);
+    emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_UNSHARED);
+    emit_land(&e, to_exit);
     cache->exit = e.rw;
     emit8(&e, 0xff); /* jmp [rip + 0] */
     emit8(&e, 0x25);

@@ -21,12 +21,13 @@
 
 /* What a block's translation depends on besides its bytes. */
 enum block_mode {
-    BLOCK_USER = 1 << 0,   /* CPL 3 */
-    BLOCK_CODE32 = 1 << 1, /* 32-bit code with CS, SS and DS flat: base 0, limit 4 GiB */
-    BLOCK_UNITS_SHIFT = 2, /* one bit per enum insn_unit that may run: CR0.EM/TS, CR4.OSFXSR/OSXSAVE, XCR0 */
-    BLOCK_FS = 1 << 8,     /* 32-bit code: FS reaches 4 GiB from whatever its base is, and may be written */
-    BLOCK_GS = 1 << 9,
-    BLOCK_NO_TSC = 1 << 10, /* RDTSC faults */
+    BLOCK_USER = 1 << 0,     /* CPL 3 */
+    BLOCK_CODE32 = 1 << 1,   /* 32-bit code with CS, SS and DS flat: base 0, limit 4 GiB */
+    BLOCK_UNSHARED = 1 << 2, /* its accesses share no lookups: where those of another block that do lie in two pages */
+    BLOCK_UNITS_SHIFT = 3,   /* one bit per enum insn_unit that may run: CR0.EM/TS, CR4.OSFXSR/OSXSAVE, XCR0 */
+    BLOCK_FS = 1 << 9,       /* 32-bit code: FS reaches 4 GiB from whatever its base is, and may be written */
+    BLOCK_GS = 1 << 10,
+    BLOCK_NO_TSC = 1 << 11, /* RDTSC faults */
 };
 
 /* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
@@ -84,7 +85,7 @@ struct soft_cache {
     atomic_uint drops;                              /* of blocks: jump caches that are older may lead to them */
     size_t used;                                    /* bytes of mem */
     size_t common;                                  /* bytes at its start that stay: exits */
-    uint8_t *exit, *exit_next;                      /* writable addresses of the common pieces */
+    uint8_t *exit, *exit_next, *exit_unshared;      /* writable addresses of the common pieces */
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
@@ -114,7 +115,7 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 
 /* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
 
-#define JUMP_CACHES 4      /* by BLOCK_USER and BLOCK_CODE32; what is in one is for one value of the mode's other bits */
+#define JUMP_CACHES 8      /* by BLOCK_USER, BLOCK_CODE32 and BLOCK_UNSHARED; what is in one is for one value of the mode's other bits */
 #define JUMP_ENTRIES 65536 /* by the low 16 bits of rip */
 
 struct jump_entry {
@@ -163,5 +164,6 @@ enum code_exit {
     CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
     CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
     CODE_EXIT_INSN,      /* this instruction is C's: guest offset << 12; its number among the sites in the upper half */
+    CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
     CODE_EXIT_COUNT,
 };

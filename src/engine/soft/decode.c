@@ -145,6 +145,8 @@ static void decode_operand(struct insn *insn, const ZydisDecodedOperand *z)
     }
     if (op.kind == OPERAND_GPR)
         insn->gprs_used |= BIT(op.high ? op.reg - 4 : op.reg);
+    if (op.kind == OPERAND_GPR && op.written)
+        insn->gprs_written |= BIT(op.high ? op.reg - 4 : op.reg);
     decode_field(insn, &op, z);
     if (z->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && insn->operand_count < INSN_MAX_OPERANDS)
         insn->op[insn->operand_count++] = op;

@@ -106,6 +106,7 @@ struct insn {
     uint8_t modrm;
     bool high_byte;                       /* AH, CH, DH or BH is an operand: no REX possible */
     struct insn_field reg, rm, vvvv, opc; /* GPRs in ModRM.reg, ModRM.rm, VEX.vvvv and the opcode's low bits */
+    uint16_t gprs_written;                /* as gprs_used */
     uint16_t gprs_used;                   /* bit n: GPR n is an operand, explicit or implicit (not as a part of an address) */
     int (*exec)(struct soft_cpu *, const struct insn *); /* classes other than INNOCUOUS; NULL = not carried out */
 };
@@ -121,8 +122,9 @@ int insn_decode(const struct soft_vm *, struct insn *, const uint8_t *bytes, uns
 /* Where a rewritten instruction finds its operands on the host. */
 struct insn_rewrite {
     uint8_t map[GPR_COUNT]; /* guest GPR -> host GPR, for explicit operands */
-    uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index] */
+    uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index + mem_disp] */
     uint8_t mem_index;      /* or REG_NONE */
+    int32_t mem_disp;
 };
 
 #define INSN_REWRITE_MAX 20

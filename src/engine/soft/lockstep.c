@@ -216,6 +216,7 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
         uint64_t here = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: cpu->rip = gva; return BLOCK_ENDED;
+        case CODE_EXIT_UNSHARED: cpu->rip = gva; return BLOCK_LEFT;
         case CODE_EXIT_LINK:
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
             return BLOCK_LINKED;

@@ -18,6 +18,7 @@ struct fields {
     unsigned index; /* SIB.index; 0 without one */
     bool mem;
     bool sib;
+    int32_t disp; /* of the memory operand */
 };
 
 static unsigned mapped(const struct insn_field *field, const struct insn_rewrite *rw, unsigned original)
@@ -31,13 +32,13 @@ static void put_modrm(struct encoder *e, const struct fields *f)
         put(e, 0xc0 | (f->reg & 7) << 3 | (f->base & 7));
         return;
     }
-    /* [base] with base 5 or 13 has no form without displacement (SDM vol. 2 table 2-2). */
-    unsigned mod = (f->base & 7) == 5 ? 1 : 0;
+    /* [base] with base 5 or 13 has no form without displacement (SDM vol. 2 table 2-2); EVEX scales one of a byte. */
+    unsigned mod = f->disp ? 2 : (f->base & 7) == 5 ? 1 : 0;
     put(e, mod << 6 | (f->reg & 7) << 3 | (f->sib ? 4 : f->base & 7));
     if (f->sib)
         put(e, (f->index & 7) << 3 | (f->base & 7));
-    if (mod)
-        put(e, 0);
+    for (unsigned i = 0; i < (mod == 2 ? 4 : mod); i++)
+        put(e, (uint8_t)((uint32_t)f->disp >> (8 * i)));
 }
 
 static void put_imm(struct encoder *e, const struct insn *insn)
@@ -190,6 +191,7 @@ int insn_rewrite(const struct insn *insn, const struct insn_rewrite *rw, uint8_t
     }
     if (insn->has_mem) {
         f.mem = true;
+        f.disp = rw->mem_disp;
         f.base = rw->mem_base;
         f.index = rw->mem_index == REG_NONE ? 0 : rw->mem_index;
         f.sib = rw->mem_index != REG_NONE || (f.base & 7) == 4;

@@ -148,6 +148,11 @@ uint32_t run_mode(const struct soft_cpu *cpu)
     return mode | units(cpu) << BLOCK_UNITS_SHIFT;
 }
 
+static struct jump_cache *jump_cache_of(struct soft_cpu *cpu, uint32_t mode)
+{
+    return &cpu->jump[mode & (JUMP_CACHES - 1)];
+}
+
 /* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where there is none: step finds out what is wrong with the address. */
 static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 {
@@ -160,7 +165,7 @@ static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
     *b = translate_find(cpu, gpa, hva, mode);
     if (!*b)
         return SOFT_SLOW;
-    jump_cache_add(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip, *b, global);
+    jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, *b, global);
     return SOFT_OK;
 }
 
@@ -179,12 +184,13 @@ static void enter(struct soft_cpu *cpu, const void *code)
 /* In another mode the same rip means another block. */
 static void select_mode(struct soft_cpu *cpu, uint32_t mode)
 {
-    struct jump_cache *jc = &cpu->jump[mode & (JUMP_CACHES - 1)];
+    struct jump_cache *jc = jump_cache_of(cpu, mode);
 
-    if (jc->mode != mode) {
-        jump_cache_flush(jc);
-        jc->mode = mode;
-    }
+    if (jc->mode == mode)
+        return;
+    jc->mode = mode;
+    jump_cache_flush(jc);
+    jump_cache_flush(jump_cache_of(cpu, mode | BLOCK_UNSHARED));
 }
 
 /* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */
@@ -201,7 +207,7 @@ static void resolve_link(struct soft_cpu *cpu, uint32_t mode, uint64_t exit)
         return;
     smp_lock(cpu); /* both blocks may be gone when it is there */
     if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation && !from->dropped && !to->dropped &&
-        to->mode == from->mode && ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
+        to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) && ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
         cache_link(cpu->svm, from, n, to);
     smp_unlock(cpu);
 }
@@ -254,10 +260,20 @@ static int handle_fault(struct soft_cpu *cpu)
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
 }
 
+/* The block at cpu->rip that shares no lookups, or NULL where step is to come on. */
+static const void *unshared_code(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct block *b;
+
+    if (lookup(cpu, mode | BLOCK_UNSHARED, &b) != SOFT_OK || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        return NULL;
+    return b->code;
+}
+
 /* Runs translated code from cpu->rip until something needs C; does that. SOFT_OK or SOFT_EXIT. */
 static int run_code(struct soft_cpu *cpu, uint32_t mode)
 {
-    const void *code = jump_cache_find(&cpu->jump[mode & (JUMP_CACHES - 1)], cpu->rip);
+    const void *code = jump_cache_find(jump_cache_of(cpu, mode), cpu->rip);
 
     if (code) {
         save_flags(cpu);
@@ -284,6 +300,12 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
         case CODE_EXIT_STEP: return step_at(cpu, (uint32_t)exit >> 12);
         case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12); return SOFT_OK;
         case CODE_EXIT_FAULT: return handle_fault(cpu);
+        case CODE_EXIT_UNSHARED:
+            cpu->rip = SLOT(cpu, CTX_TEMP);
+            code = unshared_code(cpu, mode);
+            if (!code)
+                return soft_step(cpu);
+            continue;
         case CODE_EXIT_MISS:
             result = handle_miss(cpu, exit);
             if (result != SOFT_SLOW)

@@ -28,6 +28,7 @@ static const struct {
     {"exits_insn", COUNTER(code_exits[CODE_EXIT_INSN])},
     {"exits_attention", COUNTER(code_exits[CODE_EXIT_ATTENTION])},
     {"exits_fault", COUNTER(code_exits[CODE_EXIT_FAULT])},
+    {"exits_unshared", COUNTER(code_exits[CODE_EXIT_UNSHARED])},
     {"misses_faulted", COUNTER(misses_faulted)},
     {"misses_device", COUNTER(misses_device)},
     {"misses_protected", COUNTER(misses_protected)},

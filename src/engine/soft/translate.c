@@ -102,10 +102,22 @@ void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
     t->ended = true;
 }
 
+static void emit_cold_unshared(struct trans *t, const struct trans_cold *cold)
+{
+    emit_land(&t->e, cold->sites[0]);
+    emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
+    emit_lea(&t->e, HOST_S1, HOST_S1, cold->guest_off);
+    trans_jump(t, t->mode | BLOCK_UNSHARED, t->cache->exit_unshared);
+}
+
 static void emit_cold(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
 
+    if (cold->unshared) {
+        emit_cold_unshared(t, cold);
+        return;
+    }
     if (cold->unaligned) {
         emit_land(e, cold->unaligned);
         emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
@@ -289,6 +301,7 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     t->page = hva - (gpa & PAGE_MASK);
     decode_block(t, gpa, hva);
     trans_flags_find(t);
+    trans_share_find(t);
     b->flags_wanted = t->wanted_behind;
     emit_block(t);
     BUG_ON(t->e.overflow);

@@ -10,6 +10,8 @@
 struct trans_cold {
     uint8_t *sites[3]; /* rel32s of the branches that come here */
     unsigned site_count;
+    bool unshared; /* goes on at guest_off in a block that shares no lookups; the rest does not count */
+    uint16_t guest_off;
     unsigned gva_reg;       /* holds the address */
     uint32_t exit;          /* CTX_EXIT's value */
     const uint8_t *restart; /* writable address of the instruction's first byte */
@@ -17,6 +19,13 @@ struct trans_cold {
     uint8_t *unaligned;     /* rel32 of the branch for an address that may cross a page; NULL: none */
     unsigned size;          /* bytes of that access */
     uint8_t *aligned;       /* where it goes on when it does not */
+};
+
+/* A place among accesses that share a lookup: translate_share.c. */
+struct trans_share {
+    bool leads, follows;
+    int32_t lo; /* of the leader: all lie within [base + lo, span) */
+    uint16_t span;
 };
 
 struct trans {
@@ -30,6 +39,7 @@ struct trans {
     struct insn insn[CACHE_BLOCK_INSNS];
     uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
     uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
+    struct trans_share share[CACHE_BLOCK_INSNS];
     unsigned count;
 
     unsigned at;            /* the instruction being emitted */
@@ -97,6 +107,16 @@ void trans_lookup(struct trans *, unsigned gva_reg, unsigned size, bool write);
 /* The same of an address that is aligned: only whether the page has an entry. */
 void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool write);
 
+/* --- shared lookups: translate_share.c --- */
+
+/* Fills share[] of the decoded block. */
+void trans_share_find(struct trans *);
+/*
+ * If the running instruction's access at a constant from base, a home, is one of several that share a lookup: HOST_S2 + base is the host's
+ * address for what base is for the guest's, and HOST_S1 is free. Else false, and nothing is emitted.
+ */
+bool trans_shared(struct trans *, unsigned base, bool write);
+
 /* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
 unsigned trans_pointer(struct trans *, unsigned home);
 
@@ -121,6 +141,8 @@ bool trans_control(struct trans *);
 void trans_goto(struct trans *, int64_t guest_off, unsigned link);
 /* Ends the block: goes on at the address in HOST_S1. */
 void trans_dispatch(struct trans *);
+/* The same through a jump cache, with nothing but the address's own: on with the code that entry has, or out. */
+void trans_jump(struct trans *, uint32_t mode, const uint8_t *out);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
 /* Leaves for step before the running instruction from a branch that the caller emits next. */

@@ -37,6 +37,12 @@ static void push_gpr(struct trans *t, unsigned gpr)
 {
     unsigned home = trans_home(gpr);
 
+    if (trans_shared(t, HOST_SP, true)) {
+        unsigned value = trans_value(t, gpr, HOST_S1);
+        emit_op_sib(&t->e, OP_MOV_STORE, true, value, HOST_SP, HOST_S2, 1, -8);
+        trans_push_done(t);
+        return;
+    }
     trans_push_lookup(t);
     if (home != REG_NONE) {
         emit_op_sib(&t->e, OP_MOV_STORE, trans_is_wide(t), home, HOST_S1, HOST_S2, 1, 0);
@@ -50,6 +56,12 @@ static void push_gpr(struct trans *t, unsigned gpr)
 
 static void push_imm(struct trans *t, int32_t imm)
 {
+    if (trans_shared(t, HOST_SP, true)) {
+        emit_mov_simm32(&t->e, HOST_S1, imm);
+        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+        trans_push_done(t);
+        return;
+    }
     trans_push_lookup(t);
     emit_rex(&t->e, trans_is_wide(t), 0, HOST_S2, HOST_S1); /* mov [S1 + S2], imm32 */
     emit8(&t->e, 0xc7);
@@ -77,15 +89,24 @@ static bool push_mem(struct trans *t)
     return true;
 }
 
-static void pop_gpr(struct trans *t, unsigned gpr)
+/* The host address of the stack's top is HOST_S2 and the register that it returns. */
+static unsigned lookup_top(struct trans *t)
 {
-    unsigned home = trans_home(gpr);
-
+    if (trans_shared(t, HOST_SP, false))
+        return HOST_SP;
     unsigned top = trans_pointer(t, HOST_SP);
     trans_lookup(t, top, trans_word(t), false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), home == REG_NONE ? HOST_S2 : home, top, HOST_S2, 1, 0);
+    return top;
+}
+
+static void pop_gpr(struct trans *t, unsigned gpr)
+{
+    unsigned home = trans_home(gpr), to = home == REG_NONE ? HOST_S1 : home;
+
+    unsigned top = lookup_top(t);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), to, top, HOST_S2, 1, 0);
     if (home == REG_NONE)
-        emit_store_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
+        emit_store_ctx(&t->e, to, CTX_GPR((int)gpr));
     if (gpr != GPR_RSP)
         trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t));
 }
@@ -125,19 +146,24 @@ bool trans_stack(struct trans *t)
 /* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
 void trans_dispatch(struct trans *t)
 {
-    int32_t cache = JUMP_CACHE_DISP(t->mode & (JUMP_CACHES - 1));
+    trans_flags_hand_over(t);
+    trans_jump(t, t->mode & ~BLOCK_UNSHARED, t->cache->exit_next);
+    t->ended = true;
+}
+
+void trans_jump(struct trans *t, uint32_t mode, const uint8_t *out)
+{
+    int32_t cache = JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1));
     struct emit *e = &t->e;
 
     _Static_assert(JUMP_ENTRIES == 1 << 16 && sizeof(struct jump_entry) == 16, "how the entry is found");
-    trans_flags_hand_over(t);
     emit_low16(e, HOST_S2, HOST_S1);
     emit_op_reg(e, OP_ADD_LOAD, false, HOST_S2, HOST_S2);
     emit_op_gs(e, OP_CMP_LOAD, HOST_S1, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, tag));
-    emit_land_at(emit_jcc(e, CC_NZ), t->cache->exit_next, e);
+    emit_land_at(emit_jcc(e, CC_NZ), out, e);
     emit_and_page_start(e, HOST_S1);
     emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
     emit_op_gs(e, OP_GROUP5, 4, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, code));
-    t->ended = true;
 }
 
 /* Guest offset of a relative branch's target, from the page's start; false when it is out of a LEA's reach. */
@@ -183,6 +209,13 @@ static bool emit_jump(struct trans *t)
 
 static void push_return_address(struct trans *t)
 {
+    if (trans_shared(t, HOST_SP, true)) {
+        emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
+        emit_lea(&t->e, HOST_S1, HOST_S1, t->off[t->at + 1]);
+        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+        trans_push_done(t);
+        return;
+    }
     trans_push_lookup(t);
     emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
     emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
@@ -217,8 +250,7 @@ static bool emit_return(struct trans *t)
     const struct insn *insn = current(t);
     int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
 
-    unsigned top = trans_pointer(t, HOST_SP);
-    trans_lookup(t, top, trans_word(t), false);
+    unsigned top = lookup_top(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
     trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t) + extra);
     trans_dispatch(t);

@@ -196,6 +196,7 @@ static void start_map(struct insn_rewrite *rw)
     for (unsigned i = 0; i < GPR_COUNT; i++)
         rw->map[i] = (uint8_t)trans_home(i);
     rw->mem_base = rw->mem_index = REG_NONE;
+    rw->mem_disp = 0;
 }
 
 /* first: the scratch register for h's first register; the second gets the other one. */
@@ -236,6 +237,21 @@ static bool with_registers(struct trans *t, const struct insn *insn)
     return emit_rewritten(t, insn, &rw, &h, scratch);
 }
 
+/* One of several accesses that share a lookup. */
+static bool with_shared_memory(struct trans *t, const struct insn *insn, const struct homeless *h)
+{
+    static const unsigned scratch[] = {HOST_S1, REG_NONE};
+    unsigned base = trans_home(insn->mem.base);
+    struct insn_rewrite rw;
+
+    trans_shared(t, base, insn->mem_written);
+    start_map(&rw);
+    rw.mem_base = (uint8_t)base;
+    rw.mem_index = HOST_S2;
+    rw.mem_disp = (int32_t)insn->mem.disp;
+    return emit_rewritten(t, insn, &rw, h, scratch);
+}
+
 static bool with_memory(struct trans *t, const struct insn *insn)
 {
     static const unsigned scratch[] = {HOST_S2, REG_NONE};
@@ -244,6 +260,8 @@ static bool with_memory(struct trans *t, const struct insn *insn)
 
     if (insn->mem_size == 0 || insn->mem_size > 64 || !find_homeless(&h, insn, 1))
         return false;
+    if (t->share[t->at].leads || t->share[t->at].follows)
+        return with_shared_memory(t, insn, &h);
     unsigned gva = trans_address(t);
     if (gva == REG_NONE)
         return false;
