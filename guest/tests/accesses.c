@@ -224,6 +224,40 @@ static void changed_code_runs_changed(void)
     }
 }
 
+/* MOV EAX, imm32 in two pages: the second is written to, through another mapping too, is another one, and is not there. */
+static void an_instruction_in_two_pages(void)
+{
+    uint8_t *first = page_alloc(), *second[2] = {page_alloc(), page_alloc()}, *next = (uint8_t *)EDGE + PAGE_SIZE;
+
+    for (unsigned before = 1; before < 5; before++) {
+        function code = (function)(next - before);
+        uint8_t bytes[6];
+        map_page(EDGE, first, PTE_P | PTE_W);
+        for (uint32_t i = 0; i < 2; i++) {
+            write_constant(bytes, 0x01010101 * (i + 1));
+            map_page(EDGE + PAGE_SIZE, second[i], PTE_P | PTE_W);
+            memcpy(next - before, bytes, before);
+            memcpy(next, bytes + before, 6 - before);
+        }
+        uint32_t low = (0x02020202U & (uint32_t)(BIT(8 * (before - 1)) - 1)), high = ~(uint32_t)(BIT(8 * (before - 1)) - 1);
+        for (uint32_t i = 0; i < 20; i++) {
+            map_page(EDGE + PAGE_SIZE, second[i % 2], PTE_P | PTE_W);
+            check_eq(code(0), low | (0x01010101 * (i % 2 + 1) & high));
+            check_eq(code(0), low | (0x01010101 * (i % 2 + 1) & high));
+        }
+        for (uint32_t i = 0; i < 20; i++) {
+            uint8_t *last = (i & 1 ? second[1] : next) + 4 - before; /* the immediate's last byte */
+            *last = (uint8_t)(i + 3);
+            check_eq(code(0) >> 24, i + 3);
+        }
+        unmap_page(EDGE + PAGE_SIZE);
+        TRY("call *%0", : : "r"(code) : "memory", "rax");
+        check(fault_count == 1 && fault.vector == EXC_PF);
+        check_eq(fault.cr2, (word)next);
+        check_eq(fault.rip, (word)code);
+    }
+}
+
 static void code_changed_through_another_mapping(void)
 {
     uint8_t *code = page_alloc();
@@ -297,7 +331,7 @@ GUEST_TESTS({"every size at every offset", every_size_and_offset}, {"vectors acr
             {"many accesses at every offset", many_accesses_at_every_offset},
             {"many accesses stop at the fault", many_accesses_stop_at_the_fault},
             {"string instructions stop at the fault", string_instructions_stop_at_the_fault},
-            {"changed code runs changed", changed_code_runs_changed},
+            {"changed code runs changed", changed_code_runs_changed}, {"an instruction in two pages", an_instruction_in_two_pages},
             {"code changed through another mapping", code_changed_through_another_mapping},
             {"a block may change itself", a_block_may_change_itself}, {"code across two pages", code_across_two_pages},
             {"a mapping that moves takes its code along", a_mapping_that_moves_takes_its_code_along},

@@ -53,11 +53,13 @@ int cache_init(struct soft_vm *svm, struct err *e)
     cache->sites = reserve(CACHE_MAX_SITES * sizeof(*cache->sites));
     cache->hash = reserve(CACHE_HASH_HEADS * sizeof(*cache->hash));
     cache->page_head = reserve(svm->mem->page_count * sizeof(*cache->page_head));
-    if (!cache->blocks || !cache->marks || !cache->sites || !cache->hash || !cache->page_head) {
+    cache->crossing_head = reserve(svm->mem->page_count * sizeof(*cache->crossing_head));
+    if (!cache->blocks || !cache->marks || !cache->sites || !cache->hash || !cache->page_head || !cache->crossing_head) {
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
     memset(cache->page_head, 0xff, svm->mem->page_count * sizeof(*cache->page_head));
+    memset(cache->crossing_head, 0xff, svm->mem->page_count * sizeof(*cache->crossing_head));
     emit_common(cache);
     cache_flush(svm);
     return 0;
@@ -77,6 +79,8 @@ void cache_fini(struct soft_vm *svm)
         munmap(cache->hash, CACHE_HASH_HEADS * sizeof(*cache->hash));
     if (cache->page_head)
         munmap(cache->page_head, svm->mem->page_count * sizeof(*cache->page_head));
+    if (cache->crossing_head)
+        munmap(cache->crossing_head, svm->mem->page_count * sizeof(*cache->crossing_head));
     codemem_fini(&cache->mem);
     *cache = (struct soft_cache){0};
 }
@@ -101,14 +105,14 @@ static uint64_t page_index(struct soft_vm *svm, gpa_t gpa)
     return page;
 }
 
-struct block *cache_find(struct soft_vm *svm, gpa_t gpa, uint32_t mode)
+struct block *cache_find(struct soft_vm *svm, gpa_t gpa, gpa_t next_gpa, uint32_t mode)
 {
     struct soft_cache *cache = svm->cache;
     uint32_t n = atomic_load_explicit(&cache->hash[hash_of(gpa, mode)], memory_order_acquire);
 
     while (n != BLOCK_NONE) {
         struct block *b = &cache->blocks[n];
-        if (b->gpa == gpa && b->mode == mode)
+        if (b->gpa == gpa && b->mode == mode && (!block_crosses(b) || b->next_gpa == next_gpa))
             return b;
         n = atomic_load_explicit(&b->next_hash, memory_order_acquire);
     }
@@ -141,9 +145,12 @@ void cache_flush(struct soft_vm *svm)
 {
     struct soft_cache *cache = svm->cache;
 
-    for (uint32_t n = 0; n < atomic_load(&cache->block_count); n++)
-        if (!cache->blocks[n].dropped)
-            cache->page_head[page_index(svm, cache->blocks[n].gpa)] = BLOCK_NONE;
+    for (uint32_t n = 0; n < atomic_load(&cache->block_count); n++) {
+        const struct block *b = &cache->blocks[n];
+        cache->page_head[page_index(svm, b->gpa)] = BLOCK_NONE;
+        if (block_crosses(b))
+            cache->crossing_head[page_index(svm, b->next_gpa)] = BLOCK_NONE;
+    }
     memset(cache->hash, 0xff, CACHE_HASH_HEADS * sizeof(*cache->hash));
     atomic_store(&cache->block_count, 0);
     cache->mark_count = cache->site_count = 0;
@@ -162,6 +169,11 @@ void cache_insert(struct soft_vm *svm, struct block *b)
 
     b->next_page = *page;
     *page = number;
+    if (block_crosses(b)) {
+        uint32_t *crossing = &cache->crossing_head[page_index(svm, b->next_gpa)];
+        b->next_crossing = *crossing;
+        *crossing = number;
+    }
     b->incoming = BLOCK_NONE;
     atomic_store_explicit(&b->next_hash, atomic_load_explicit(hash, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&cache->block_count, number + 1, memory_order_release);
@@ -173,7 +185,7 @@ void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct bloc
     struct soft_cache *cache = svm->cache;
     struct block_link *link = &from->link[n];
 
-    BUG_ON(!link->site || from->dropped || to->dropped);
+    BUG_ON(!link->site || from->dropped || to->dropped || block_crosses(to));
     if (link->to != BLOCK_NONE)
         return;
     link->to = (uint32_t)(to - cache->blocks);
@@ -205,6 +217,8 @@ static void drop_block(struct soft_cache *cache, struct block *b)
 {
     uint32_t number = (uint32_t)(b - cache->blocks);
 
+    if (b->dropped) /* for the other one of its two pages */
+        return;
     while (b->incoming != BLOCK_NONE)
         unlink_outgoing(cache, &cache->blocks[b->incoming / 2], b->incoming % 2);
     unlink_outgoing(cache, b, 0);
@@ -220,13 +234,15 @@ static void drop_block(struct soft_cache *cache, struct block *b)
 void cache_drop_page(struct soft_vm *svm, gpa_t page)
 {
     struct soft_cache *cache = svm->cache;
-    uint32_t *head = &cache->page_head[page_index(svm, page)];
+    uint32_t *head = &cache->page_head[page_index(svm, page)], *crossing = &cache->crossing_head[page_index(svm, page)];
 
-    if (*head == BLOCK_NONE)
+    if (*head == BLOCK_NONE && *crossing == BLOCK_NONE)
         return;
     for (uint32_t n = *head; n != BLOCK_NONE; n = cache->blocks[n].next_page)
         drop_block(cache, &cache->blocks[n]);
-    *head = BLOCK_NONE;
+    for (uint32_t n = *crossing; n != BLOCK_NONE; n = cache->blocks[n].next_crossing)
+        drop_block(cache, &cache->blocks[n]);
+    *head = *crossing = BLOCK_NONE;
     atomic_fetch_add(&cache->drops, 1);
 }
 

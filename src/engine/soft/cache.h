@@ -50,9 +50,10 @@ struct block_link {
 
 struct block {
     gpa_t gpa;
+    gpa_t next_gpa; /* of the page into which its only instruction runs on; GPA_INVALID: it lies in one page */
     uint32_t mode;
     atomic_uint next_hash;
-    uint32_t next_page;
+    uint32_t next_page, next_crossing;
     uint32_t incoming; /* first link to this block: block * 2 + number */
     uint32_t first_mark;
     uint16_t mark_count;
@@ -79,6 +80,7 @@ struct soft_cache {
     struct insn *sites;      /* what CODE_EXIT_INSN leaves for, decoded */
     atomic_uint *hash;       /* heads: block numbers */
     uint32_t *page_head;     /* per guest page (mem page index): first block */
+    uint32_t *crossing_head; /* and first of the blocks that run on into it */
     atomic_uint block_count; /* blocks below it are complete */
     uint32_t mark_count, site_count;
     atomic_uint generation;                         /* of cache_flush(): block numbers of an older one mean nothing */
@@ -95,8 +97,17 @@ void cache_fini(struct soft_vm *);
 /* Whether pc is in translated code. Any thread, signal handlers included. */
 bool cache_holds(const struct soft_cache *, const void *pc);
 
-/* The block at (gpa, mode), or NULL. vCPU thread, inside; what it returns is good until it goes outside. */
-struct block *cache_find(struct soft_vm *, gpa_t gpa, uint32_t mode);
+/*
+ * The block at (gpa, mode), or NULL. One that runs on into the next page must do so into next_gpa. vCPU thread, inside; what it returns is good
+ * until it goes outside.
+ */
+struct block *cache_find(struct soft_vm *, gpa_t gpa, gpa_t next_gpa, uint32_t mode);
+
+static inline bool block_crosses(const struct block *b)
+{
+    return b->next_gpa != GPA_INVALID;
+}
+
 /* Room for a new block is made by dropping everything when the cache is full. The caller is alone (smp_exclusive_begin()). */
 bool cache_full(const struct soft_cache *);
 void cache_flush(struct soft_vm *);
@@ -115,11 +126,11 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 
 /* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
 
-#define JUMP_CACHES 8      /* by BLOCK_USER, BLOCK_CODE32 and BLOCK_UNSHARED; what is in one is for one value of the mode's other bits */
-#define JUMP_ENTRIES 65536 /* by the low 16 bits of rip */
+#define JUMP_CACHES 8        /* by BLOCK_USER, BLOCK_CODE32 and BLOCK_UNSHARED; what is in one is for one value of the mode's other bits */
+#define JUMP_ENTRIES BIT(18) /* by the low bits of rip but the last, so that a mask of them scales to an entry's size */
 
 struct jump_entry {
-    uint64_t tag;  /* rip; that of entry 0 is never 0 and those of others are 0 when empty, which no lookup of that entry can match */
+    uint64_t tag;  /* rip; in an empty entry what no rip that belongs there can be */
     uint64_t code; /* the block's dispatch */
 };
 
@@ -132,7 +143,7 @@ struct jump_entry {
 struct jump_cache {
     uint32_t mode; /* of its blocks */
     struct jump_entry *entries;
-    uint16_t *filled; /* entries filled since the last flush */
+    uint32_t *filled; /* entries filled since the last flush */
     unsigned filled_count;
     uint64_t pages[JUMP_FILTER_BITS / 64]; /* a filter of the pages in it: one hashed bit each */
     bool has_local;                        /* some entry came through a mapping that is not global */
@@ -148,9 +159,14 @@ void jump_flush_nonglobal(struct soft_cpu *);
 void jump_flush_page(struct soft_cpu *, gva_t gva);
 void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *, bool global);
 
+static inline uint32_t jump_index(uint64_t rip)
+{
+    return (uint32_t)(rip / 2 & (JUMP_ENTRIES - 1));
+}
+
 static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t rip)
 {
-    const struct jump_entry *entry = &jc->entries[rip & (JUMP_ENTRIES - 1)];
+    const struct jump_entry *entry = &jc->entries[jump_index(rip)];
 
     return entry->tag == rip ? (const void *)(uintptr_t)entry->code : NULL;
 }

@@ -108,6 +108,7 @@ static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsign
 
 #define OP_MOV_LOAD 0x8b
 #define OP_MOV_STORE 0x89
+#define OP_MOV_STORE8 0x88
 #define OP_LEA 0x8d
 #define OP_TEST 0x85
 #define OP_XOR_LOAD 0x33
@@ -201,6 +202,17 @@ static inline void emit_cmov(struct emit *e, unsigned cc, unsigned dst, unsigned
     emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
+/* rorx dst, src, imm8, 64 bits: flags stay */
+static inline void emit_rorx(struct emit *e, unsigned dst, unsigned src, uint8_t count)
+{
+    emit8(e, 0xc4);
+    emit8(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 3));
+    emit8(e, 0xfb);
+    emit8(e, 0xf0);
+    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+    emit8(e, count);
+}
+
 /* shr reg, imm8, 64 bits */
 static inline void emit_shr(struct emit *e, unsigned reg, unsigned count)
 {
@@ -242,15 +254,6 @@ static inline void emit_page_number(struct emit *e, unsigned dst, unsigned src)
 static inline void emit_and_page_start(struct emit *e, unsigned reg)
 {
     emit_op_imm32(e, EXT_AND, reg, -(int32_t)PAGE_SIZE);
-}
-
-/* movzx dst, src: its low 16 bits */
-static inline void emit_low16(struct emit *e, unsigned dst, unsigned src)
-{
-    emit_rex(e, false, dst, 0, src);
-    emit8(e, 0x0f);
-    emit8(e, 0xb7);
-    emit8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
 /* op reg, gs:[index * 8 + disp] */

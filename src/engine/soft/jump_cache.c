@@ -4,7 +4,13 @@
 
 #include "engine/soft/cache.h"
 
-#define FILLED_BYTES (JUMP_ENTRIES * sizeof(uint16_t))
+#define FILLED_BYTES (JUMP_ENTRIES * sizeof(uint32_t))
+
+/* A rip that belongs to another entry. */
+static uint64_t empty_tag(uint32_t index)
+{
+    return index ? 0 : 2;
+}
 
 int jump_cache_init(struct jump_cache *jc, uint8_t *entries, struct err *e)
 {
@@ -13,7 +19,7 @@ int jump_cache_init(struct jump_cache *jc, uint8_t *entries, struct err *e)
     if (filled == MAP_FAILED)
         return err_set(e, ENOMEM, "cannot reserve address space for a jump cache; is `ulimit -v` set?");
     *jc = (struct jump_cache){.entries = (struct jump_entry *)(void *)entries, .filled = filled};
-    jc->entries[0].tag = 1;
+    jc->entries[0].tag = empty_tag(0);
     return 0;
 }
 
@@ -34,25 +40,31 @@ void jump_cache_flush(struct jump_cache *jc)
     if (!jc->filled_count)
         return;
     for (unsigned i = 0; i < jc->filled_count; i++)
-        jc->entries[jc->filled[i]].tag = 0;
-    jc->entries[0].tag = 1; /* an address that maps to entry 0 ends in zeros, so it is not 1; elsewhere it is not 0 */
+        jc->entries[jc->filled[i]].tag = empty_tag(jc->filled[i]);
     soft_zero_words(jc->pages, ARRAY_SIZE(jc->pages));
     jc->filled_count = 0;
     jc->has_local = false;
 }
 
+static void note_page(struct jump_cache *jc, gva_t gva)
+{
+    jc->pages[page_bit(gva) / 64] |= BIT(page_bit(gva) % 64);
+}
+
 void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b, bool global)
 {
-    unsigned i = rip & (JUMP_ENTRIES - 1);
+    uint32_t i = jump_index(rip);
     struct jump_entry *entry = &jc->entries[i];
 
     if (jc->filled_count == JUMP_ENTRIES)
         jump_cache_flush(jc);
-    if (entry->tag == (i ? 0 : 1))
-        jc->filled[jc->filled_count++] = (uint16_t)i;
+    if (entry->tag == empty_tag(i))
+        jc->filled[jc->filled_count++] = i;
     entry->code = (uint64_t)(uintptr_t)b->dispatch;
     entry->tag = rip;
-    jc->pages[page_bit(rip) / 64] |= BIT(page_bit(rip) % 64);
+    note_page(jc, rip);
+    if (block_crosses(b))
+        note_page(jc, rip + PAGE_SIZE);
     jc->has_local |= !global;
 }
 
@@ -72,17 +84,17 @@ void jump_flush_nonglobal(struct soft_cpu *cpu)
 /* Most flushed pages hold data; the filter spares them the walk. */
 void jump_flush_page(struct soft_cpu *cpu, gva_t gva)
 {
-    gva_t page = ALIGN_DOWN(gva, PAGE_SIZE);
+    gva_t first = ALIGN_DOWN(gva, PAGE_SIZE) - INSN_MAX_LEN; /* instructions of the page before may run on into this one */
     unsigned bit = page_bit(gva);
 
     for (unsigned i = 0; i < JUMP_CACHES; i++) {
         struct jump_cache *jc = &cpu->jump[i];
         if (!(jc->pages[bit / 64] >> (bit % 64) & 1))
             continue;
-        for (unsigned n = 0; n < PAGE_SIZE; n++) {
-            struct jump_entry *entry = &jc->entries[(page + n) & (JUMP_ENTRIES - 1)];
-            if (ALIGN_DOWN(entry->tag, PAGE_SIZE) == page)
-                entry->tag = entry == jc->entries ? 1 : 0;
+        for (gva_t rip = first; rip - first < PAGE_SIZE + INSN_MAX_LEN; rip++) {
+            struct jump_entry *entry = &jc->entries[jump_index(rip)];
+            if (entry->tag == rip)
+                entry->tag = empty_tag(jump_index(rip));
         }
     }
 }

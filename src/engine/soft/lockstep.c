@@ -331,13 +331,10 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
 
 static struct block *find_block(struct soft_cpu *cpu, uint32_t mode)
 {
-    const uint8_t *hva;
+    struct code_place place;
     bool global;
-    gpa_t gpa;
 
-    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
-        return NULL;
-    return translate_find(cpu, gpa, hva, mode);
+    return run_find_code(cpu, &place, &global) ? translate_find(cpu, &place, mode) : NULL;
 }
 
 int lockstep_run(struct soft_cpu *cpu, uint32_t mode)

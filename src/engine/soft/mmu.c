@@ -13,7 +13,7 @@
 #include "engine/soft/smc.h"
 #include "engine/soft/walk.h"
 
-#define FETCH_ENTRIES 256 /* a power of two */
+#define FETCH_ENTRIES 4096 /* a power of two */
 
 struct fetch_entry {
     uint64_t tag; /* gva of the page | 1 for user code */

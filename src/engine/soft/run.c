@@ -153,16 +153,31 @@ static struct jump_cache *jump_cache_of(struct soft_cpu *cpu, uint32_t mode)
     return &cpu->jump[mode & (JUMP_CACHES - 1)];
 }
 
+bool run_find_code(struct soft_cpu *cpu, struct code_place *place, bool *global)
+{
+    gva_t next = ALIGN_DOWN(cpu->rip, PAGE_SIZE) + PAGE_SIZE;
+    bool next_global;
+
+    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &place->gpa, &place->hva, global) != SOFT_OK || !place->hva)
+        return false;
+    bool may_run_on = next - cpu->rip < INSN_MAX_LEN && gva_is_canonical(next) && (cpu->code_bits == 64 || next <= UINT32_MAX);
+    if (!may_run_on || mmu_fetch(cpu, next, &place->next_gpa, &place->next_hva, &next_global) != SOFT_OK || !place->next_hva) {
+        place->next_gpa = GPA_INVALID; /* there may be no such page, and no need for it */
+        return true;
+    }
+    *global = *global && next_global;
+    return true;
+}
+
 /* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where there is none: step finds out what is wrong with the address. */
 static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 {
-    const uint8_t *hva;
+    struct code_place place;
     bool global;
-    gpa_t gpa;
 
-    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &gpa, &hva, &global) != SOFT_OK || !hva)
+    if (!run_find_code(cpu, &place, &global))
         return SOFT_SLOW;
-    *b = translate_find(cpu, gpa, hva, mode);
+    *b = translate_find(cpu, &place, mode);
     if (!*b)
         return SOFT_SLOW;
     jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, *b, global);
@@ -207,7 +222,8 @@ static void resolve_link(struct soft_cpu *cpu, uint32_t mode, uint64_t exit)
         return;
     smp_lock(cpu); /* both blocks may be gone when it is there */
     if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation && !from->dropped && !to->dropped &&
-        to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) && ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
+        !block_crosses(to) && to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) &&
+        ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
         cache_link(cpu->svm, from, n, to);
     smp_unlock(cpu);
 }

@@ -15,3 +15,7 @@ void soft_stats_report(struct vm *, struct stats_out *);
 /* The block mode of the vCPU's present state (cache.h), or RUN_STEP where only step can go on. */
 #define RUN_STEP UINT32_MAX
 uint32_t run_mode(const struct soft_cpu *);
+
+/* Where the code at rip is, and whether all of it is mapped globally; false where step has to find out what is wrong. */
+struct code_place;
+bool run_find_code(struct soft_cpu *, struct code_place *, bool *global);

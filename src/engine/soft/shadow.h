@@ -46,7 +46,7 @@ struct shadow_counts {
 };
 
 /* Room in front of the tables, for others: translated code reaches it by a displacement from the tables' base. */
-#define SHADOW_FRONT MIB(8)
+#define SHADOW_FRONT MIB(32)
 
 struct soft_shadow {
     uint8_t *front;             /* SHADOW_FRONT bytes; zero. The user's read table follows them */

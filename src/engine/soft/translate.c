@@ -25,20 +25,33 @@ static bool ends_block(const struct trans *t, const struct insn *insn)
     return insn->cls != INSN_INNOCUOUS && !trans_is_plain_stack(insn) && !trans_is_system(t->mode, insn) && !trans_is_string(t->mode, insn);
 }
 
-/* A block stays within one page; an instruction that runs on into the next one is step's. */
-static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
+static int decode_at(struct trans *t, const struct code_place *place, unsigned off, struct insn *insn)
 {
-    unsigned off = gpa & PAGE_MASK;
-    unsigned start = off;
-    unsigned bits = trans_is_wide(t) ? 64 : 32;
+    unsigned bits = trans_is_wide(t) ? 64 : 32, here = (unsigned)PAGE_SIZE - off;
+    uint8_t bytes[INSN_MAX_LEN];
+    int rc = insn_decode(t->cpu->svm, insn, t->page + off, here, bits);
+    bool whole = rc == 0 && (insn->cls != INSN_INVALID || here >= INSN_MAX_LEN);
+
+    if (whole || t->count > 0 || here >= INSN_MAX_LEN || place->next_gpa == GPA_INVALID)
+        return whole ? 0 : -EAGAIN;
+    for (unsigned i = 0; i < INSN_MAX_LEN; i++)
+        bytes[i] = i < here ? t->page[off + i] : place->next_hva[i - here];
+    rc = insn_decode(t->cpu->svm, insn, bytes, INSN_MAX_LEN, bits);
+    if (rc == 0)
+        t->block->next_gpa = ALIGN_DOWN(place->next_gpa, PAGE_SIZE);
+    return rc;
+}
+
+/* A block stays within one page, but for one of a single instruction that runs on into the next. */
+static void decode_block(struct trans *t, const struct code_place *place)
+{
+    unsigned off = place->gpa & PAGE_MASK;
 
     t->count = 0;
     t->off[0] = (uint16_t)off;
     while (t->count < CACHE_BLOCK_INSNS && off < PAGE_SIZE) {
         struct insn *insn = &t->insn[t->count];
-        if (insn_decode(t->cpu->svm, insn, hva + (off - start), (unsigned)(PAGE_SIZE - off), bits) != 0)
-            break;
-        if (insn->cls == INSN_INVALID && PAGE_SIZE - off < INSN_MAX_LEN)
+        if (decode_at(t, place, off, insn) != 0)
             break;
         off += insn->len;
         t->block->vectors |= insn->unit != UNIT_GPR;
@@ -46,6 +59,16 @@ static void decode_block(struct trans *t, gpa_t gpa, const uint8_t *hva)
         if (ends_block(t, insn))
             break;
     }
+}
+
+bool trans_runs_on(const struct trans *t, int64_t off)
+{
+    unsigned bits = trans_is_wide(t) ? 64 : 32;
+    struct insn insn;
+
+    if (off + INSN_MAX_LEN <= (int64_t)PAGE_SIZE)
+        return false;
+    return insn_decode(t->cpu->svm, &insn, t->page + off, (unsigned)(PAGE_SIZE - off), bits) != 0 || insn.cls == INSN_INVALID;
 }
 
 /* --- exits and cold code --- */
@@ -87,9 +110,14 @@ static void add_link(struct trans *t, unsigned n, uint8_t *site, unsigned guest_
     t->block->link[n] = (struct block_link){.site = site, .guest_off = (uint16_t)guest_off, .to = BLOCK_NONE};
 }
 
+bool trans_is_linked(const struct trans *t, int64_t guest_off)
+{
+    return guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE && !trans_runs_on(t, guest_off);
+}
+
 void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
 {
-    if (guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE) {
+    if (trans_is_linked(t, guest_off)) {
         if (t->wanted_behind)
             trans_flags_use(t);
         emit_align_site(&t->e, 1);
@@ -250,8 +278,8 @@ static void emit_body(struct trans *t)
         return;
     add_mark(t);
     t->insn_start = t->e.rw;
-    if (t->count == 0 || (t->count < CACHE_BLOCK_INSNS && t->off[t->count] < PAGE_SIZE))
-        trans_step_exit(t); /* the next instruction runs on into the next page */
+    if (t->count == 0)
+        trans_step_exit(t); /* nobody knows the next page */
     else
         trans_goto(t, t->off[t->count], 0);
 }
@@ -281,7 +309,7 @@ static void emit_block(struct trans *t)
 }
 
 /* code_lock is held, and the page is protected. */
-static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
+static struct block *translate_block(struct soft_cpu *cpu, const struct code_place *place, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
     struct trans *t = cpu->trans;
@@ -289,7 +317,7 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     uint64_t start = tsc_host();
 
     BUG_ON(cpu->vec_live);
-    *b = (struct block){.gpa = gpa, .mode = mode, .code = cache->mem.rx + cache->used};
+    *b = (struct block){.gpa = place->gpa, .next_gpa = GPA_INVALID, .mode = mode, .code = cache->mem.rx + cache->used};
     t->cpu = cpu;
     t->cache = cache;
     t->block = b;
@@ -298,8 +326,8 @@ static struct block *translate_block(struct soft_cpu *cpu, gpa_t gpa, const uint
     t->ended = false;
     t->e = (struct emit){
         .rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE, .rx_delta = cache->mem.rx - cache->mem.rw};
-    t->page = hva - (gpa & PAGE_MASK);
-    decode_block(t, gpa, hva);
+    t->page = place->hva - (place->gpa & PAGE_MASK);
+    decode_block(t, place);
     trans_flags_find(t);
     trans_share_find(t);
     b->flags_wanted = t->wanted_behind;
@@ -329,16 +357,18 @@ static void make_room(struct soft_cpu *cpu)
 
 #define TRIES 4
 
-struct block *translate_find(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva, uint32_t mode)
+struct block *translate_find(struct soft_cpu *cpu, const struct code_place *place, uint32_t mode)
 {
     struct soft_vm *svm = cpu->svm;
-    struct block *b = cache_find(svm, gpa, mode);
+    struct block *b = cache_find(svm, place->gpa, place->next_gpa, mode);
 
     if (b)
         return b;
     soft_vec_park(cpu);
     for (unsigned i = 0; i < TRIES && !b; i++) {
-        smc_protect(cpu, gpa); /* before the bytes are read: a later write drops the block */
+        smc_protect(cpu, place->gpa); /* before the bytes are read: a later write drops the block */
+        if (place->next_gpa != GPA_INVALID)
+            smc_protect(cpu, place->next_gpa);
         smp_lock(cpu);
         if (cache_full(svm->cache)) {
             smp_unlock(cpu);
@@ -346,10 +376,10 @@ struct block *translate_find(struct soft_cpu *cpu, gpa_t gpa, const uint8_t *hva
             continue;
         }
         smc_drop_stale(svm);
-        if (smc_is_protected(svm, gpa)) {
-            b = cache_find(svm, gpa, mode); /* another vCPU may have been quicker */
+        if (smc_is_protected(svm, place->gpa) && (place->next_gpa == GPA_INVALID || smc_is_protected(svm, place->next_gpa))) {
+            b = cache_find(svm, place->gpa, place->next_gpa, mode); /* another vCPU may have been quicker */
             if (!b)
-                b = translate_block(cpu, gpa, hva, mode);
+                b = translate_block(cpu, place, mode);
         }
         smp_unlock(cpu);
     }

@@ -51,11 +51,19 @@ struct trans {
     bool ended; /* the last emitted instruction leaves the block */
 };
 
+/* Where code is in guest memory. */
+struct code_place {
+    gpa_t gpa;
+    const uint8_t *hva;
+    gpa_t next_gpa;          /* of the page behind that in linear memory, for instructions that may run on into it; else GPA_INVALID */
+    const uint8_t *next_hva; /* its first byte */
+};
+
 /*
- * The block at gpa, whose byte is at hva, translated if it is not in the cache; NULL where others write to the page all the time, so that
+ * The block at a place, translated if it is not in the cache; NULL where others write to the page all the time, so that
  * only step comes on. Parks the vectors where it has to translate, and may go outside then: nothing between two instructions but rip counts.
  */
-struct block *translate_find(struct soft_cpu *, gpa_t gpa, const uint8_t *hva, uint32_t mode);
+struct block *translate_find(struct soft_cpu *, const struct code_place *, uint32_t mode);
 
 /* --- 32-bit code (BLOCK_CODE32): addresses are 32 bits, computed anew for every access, since a register's upper half may hold anything --- */
 
@@ -137,6 +145,10 @@ bool trans_innocuous(struct trans *);
 bool trans_stack(struct trans *);
 bool trans_control(struct trans *);
 
+/* Whether the instruction at a guest offset of this page runs on into the next one. */
+bool trans_runs_on(const struct trans *, int64_t guest_off);
+/* Whether a jump to a guest offset is a link, which is one to this page, but for what depends on the next one's mapping too. */
+bool trans_is_linked(const struct trans *, int64_t guest_off);
 /* Ends the block: goes on at a guest offset of this page (which may be the next page's start). link: 0 or 1. */
 void trans_goto(struct trans *, int64_t guest_off, unsigned link);
 /* Ends the block: goes on at the address in HOST_S1. */

@@ -156,9 +156,9 @@ void trans_jump(struct trans *t, uint32_t mode, const uint8_t *out)
     int32_t cache = JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1));
     struct emit *e = &t->e;
 
-    _Static_assert(JUMP_ENTRIES == 1 << 16 && sizeof(struct jump_entry) == 16, "how the entry is found");
-    emit_low16(e, HOST_S2, HOST_S1);
-    emit_op_reg(e, OP_ADD_LOAD, false, HOST_S2, HOST_S2);
+    _Static_assert(sizeof(struct jump_entry) == 16, "twice the scale of an index");
+    emit_op_reg(e, OP_MOV_LOAD, false, HOST_S2, HOST_S1);
+    emit_op_imm32(e, EXT_AND, HOST_S2, (int32_t)((JUMP_ENTRIES - 1) * 2));
     emit_op_gs(e, OP_CMP_LOAD, HOST_S1, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, tag));
     emit_land_at(emit_jcc(e, CC_NZ), out, e);
     emit_and_page_start(e, HOST_S1);
@@ -265,7 +265,7 @@ static bool emit_conditional(struct trans *t)
 
     if (!target_of(t, &off))
         return false;
-    if (off >= 0 && off < (int64_t)PAGE_SIZE) {
+    if (trans_is_linked(t, off)) {
         trans_flags_use(t);
         emit_align_site(&t->e, 2);
         uint8_t *site = emit_jcc(&t->e, insn->opcode & 0xf);

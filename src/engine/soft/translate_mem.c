@@ -252,6 +252,20 @@ static bool with_shared_memory(struct trans *t, const struct insn *insn, const s
     return emit_rewritten(t, insn, &rw, h, scratch);
 }
 
+/* MOV of AH to BH to memory, whose address takes a REX prefix here, with which there is no such register. */
+static bool store_high_byte(struct trans *t, const struct insn *insn)
+{
+    unsigned gva = trans_address(t);
+
+    if (gva == REG_NONE)
+        return false;
+    trans_lookup(t, gva, 1, true);
+    emit_lea_sum(&t->e, HOST_S1, gva, HOST_S2);
+    emit_rorx(&t->e, HOST_S2, insn->op[1].reg - 4, 8);
+    emit_op_mem(&t->e, OP_MOV_STORE8, false, HOST_S2, HOST_S1, 0);
+    return true;
+}
+
 static bool with_memory(struct trans *t, const struct insn *insn)
 {
     static const unsigned scratch[] = {HOST_S2, REG_NONE};
@@ -260,6 +274,8 @@ static bool with_memory(struct trans *t, const struct insn *insn)
 
     if (insn->mem_size == 0 || insn->mem_size > 64 || !find_homeless(&h, insn, 1))
         return false;
+    if (insn->high_byte && insn->opcode == 0x88 && insn->opcode_map == 0)
+        return store_high_byte(t, insn);
     if (t->share[t->at].leads || t->share[t->at].follows)
         return with_shared_memory(t, insn, &h);
     unsigned gva = trans_address(t);

@@ -46,9 +46,9 @@ static bool access_of(const struct insn *insn, struct access *a)
 
     if (insn->cls != INSN_INNOCUOUS)
         return stack_access(insn, a);
-    if (!insn->has_mem || insn->nop || insn->mem_size == 0 || insn->mem_size > 64 || insn->masked_mem || insn->addrsize != 8 ||
-        m->base == REG_NONE || m->index != REG_NONE || m->vsib || m->rip_relative || m->seg == SEG_FS || m->seg == SEG_GS ||
-        trans_home(m->base) == REG_NONE || m->disp < -SPAN_MAX * 256 || m->disp > SPAN_MAX * 256)
+    if (!insn->has_mem || insn->nop || insn->mem_size == 0 || insn->mem_size > 64 || insn->masked_mem || insn->high_byte ||
+        insn->addrsize != 8 || m->base == REG_NONE || m->index != REG_NONE || m->vsib || m->rip_relative || m->seg == SEG_FS ||
+        m->seg == SEG_GS || trans_home(m->base) == REG_NONE || m->disp < -SPAN_MAX * 256 || m->disp > SPAN_MAX * 256)
         return false;
     *a = (struct access){.base = m->base, .disp = (int32_t)m->disp, .size = insn->mem_size, .write = insn->mem_written};
     return true;
