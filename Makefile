@@ -189,6 +189,7 @@ suites = \
 	unit "tests/unit/run.sh build/asan" \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
+	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases $(CASES)" \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
@@ -200,6 +201,7 @@ suites = \
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
+	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 50000000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
