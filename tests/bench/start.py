@@ -21,10 +21,12 @@ SOFT, KVM = "software engine, host", "KVM, lab"
 
 def soft(program):
     with tempfile.TemporaryDirectory() as folder:
-        for path in initramfs.BUSYBOX, lab.UMBRA, program:
-            os.symlink(path, os.path.join(folder, os.path.basename(path)))
+        programs = os.path.join(folder, "bin")
+        os.mkdir(programs)
+        for name, path in (("busybox", initramfs.BUSYBOX), ("umbra", lab.UMBRA), ("start", program)):
+            os.symlink(path, os.path.join(programs, name))
         places = {"KERNEL": vm.KERNEL, "INITRD": vm.INITRD, "VMLINUX": os.path.join(vm.GUEST, "cloud", "vmlinux"),
-                  "GUESTS": os.path.join(bench.ROOT, "build", "release", "guest"), "XDG_RUNTIME_DIR": folder, "PATH": folder}
+                  "GUESTS": os.path.join(bench.ROOT, "build", "release", "guest"), "XDG_RUNTIME_DIR": folder, "PATH": programs}
         return bench.rows_of(subprocess.run([initramfs.BUSYBOX, "sh", SCRIPT, "soft"], stdout=subprocess.PIPE, text=True, check=True,
                                             env=places).stdout)
 

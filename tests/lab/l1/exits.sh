@@ -15,21 +15,18 @@ kvm_exit=/sys/kernel/debug/tracing/events/kvm/kvm_exit
 step() { # NAME COMMAND...
     name=$1
     shift
-    [ "$engine" != kvm ] || echo 'hist:keys=exit_reason:clear' >$kvm_exit/trigger
+    [ "$engine" != kvm ] || echo hist:keys=exit_reason >$kvm_exit/trigger || fail "L1's kernel has no histogram of exits"
     umbra stat guest --json >"$out/$name-before.json"
     "$@" >>"$out/steps.txt" 2>&1
     umbra stat guest --json >"$out/$name-after.json"
-    [ "$engine" != kvm ] || cp $kvm_exit/hist "$out/$name.hist"
+    [ "$engine" != kvm ] || cat $kvm_exit/hist >"$out/$name.hist"
+    [ "$engine" != kvm ] || echo '!hist:keys=exit_reason' >$kvm_exit/trigger
 }
 
 read_disk() { in_guest "$1" "dd if=/dev/vda of=/dev/null bs=4k count=$2 iflag=direct"; }
 send() { in_guest "$1" "ping -q -c $2 -i 0.005 -W 1 $nobody"; }
 receive() { ping -q -c "$1" -i 0.005 -W 1 $guest; }
 
-if [ "$engine" = kvm ]; then
-    mount -t tracefs trace /sys/kernel/debug/tracing
-    echo 'hist:keys=exit_reason:size=256' >$kvm_exit/trigger || fail "L1's kernel has no histogram of exits"
-fi
 truncate -s 64M "$disk"
 start_guest "$engine" 1
 in_guest 1 "ip addr flush dev eth0; ip addr add $guest/24 dev eth0; ip link set eth0 up; ping -c 1 $host; arp -s $nobody 02:00:00:00:00:03"
