@@ -11,9 +11,10 @@ vm() { # NAME SECONDS SETTING...
     name=$1
     seconds=$2
     shift 2
-    start "$name" "$seconds" 512 umbra run --name start --engine "$engine" --memory 512M --net none "$@"
+    start "$name" "$seconds" 512 umbra run --name start --engine "$engine" --memory 512M --net none "$@" 2>/dev/null
 }
 
+vm "cold" 2 --kernel "${GUESTS:-/guests}/spin.elf" >/dev/null
 start "a static program: exec to end" busybox true
 start "umbra --version: exec to end" umbra --version
 vm "tiny guest, ELF" 2 --kernel "${GUESTS:-/guests}/spin.elf"
