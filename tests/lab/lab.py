@@ -8,8 +8,8 @@ its kernel print the stacks of all CPUs. Everything lies in build/lab/NAME after
     out/            L1's /out, with dmesg.txt      qemu.log        QEMU's complaints
     registers.txt   L1's CPUs, when L1 hung        command         QEMU's command line
 
-An L1 that hangs is QEMU's fault: its emulation of AMD-V loses an interrupt now and then. run() tries such a test once more, with the first try's
-files in build/lab/NAME.hung, and says so.
+An L1 that hangs is QEMU's fault, not the test's (docs/testing.md). run() tries such a test once more, with the first try's files in
+build/lab/NAME.hung, and says so.
 """
 import ctypes
 import dataclasses
