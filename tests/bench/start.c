@@ -61,7 +61,7 @@ static uint64_t entered_ns(const char *name)
     char answer[4096];
     const char *uptime;
     uint64_t asked, answered;
-    ssize_t n;
+    ssize_t n = 0;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
     snprintf(address.sun_path, sizeof(address.sun_path), "%s/umbra/%s.sock", getenv("XDG_RUNTIME_DIR"), name);
