@@ -11,6 +11,8 @@
 
 #include "base/clock.h"
 
+#define STACK_BYTES MIB(1) /* less than a huge page, which some hosts would make of the usual 8 MiB */
+
 const char *const vm_exit_names[VM_EXIT_REASON_COUNT] = {
     [VM_EXIT_PIO] = "PIO",           [VM_EXIT_MMIO] = "MMIO",           [VM_EXIT_HLT] = "HLT",
     [VM_EXIT_MSR] = "MSR",           [VM_EXIT_HYPERCALL] = "HYPERCALL", [VM_EXIT_SHUTDOWN] = "SHUTDOWN",
@@ -276,13 +278,17 @@ static int create_thread(struct vcpu *vcpu)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     sigset_t all_others, before;
+    pthread_attr_t attr;
     int error;
 
     sigfillset(&all_others);
     for (unsigned i = 0; i < ARRAY_SIZE(faults); i++)
         sigdelset(&all_others, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all_others, &before);
-    error = pthread_create(&vcpu->thread, NULL, thread_main, vcpu);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    error = pthread_create(&vcpu->thread, &attr, thread_main, vcpu);
+    pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
 }

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define HUGE_PAGE MIB(2)
+
 static int open_shared(struct mem *m, struct err *e)
 {
     m->fd = memfd_create("umbra-memory", MFD_CLOEXEC);
@@ -21,10 +23,28 @@ static int open_shared(struct mem *m, struct err *e)
     return 0;
 }
 
+/*
+ * At a multiple of HUGE_PAGE, as guest-physical addresses are: only then can the MMU below map huge pages of the guest's memory as such. Kernels
+ * before 6.7 do not see to that.
+ */
+static void *map_aligned(size_t size, int flags, int fd)
+{
+    uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t before;
+
+    if (p == MAP_FAILED)
+        return p;
+    before = ALIGN_UP((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
+    if (before)
+        munmap(p, before);
+    if (before != HUGE_PAGE)
+        munmap(p + before + size, HUGE_PAGE - before);
+    return mmap(p + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, 0);
+}
+
 static int reserve(struct mem *m, struct err *e)
 {
-    int flags = m->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-    void *p = mmap(NULL, m->size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, m->fd, 0);
+    void *p = map_aligned(m->size, m->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, m->fd);
 
     if (p == MAP_FAILED)
         return err_set(e, errno, "cannot reserve %llu MiB of guest memory (%s); give the guest less --memory",

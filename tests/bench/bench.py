@@ -87,7 +87,7 @@ def table(results, ratios):
     with the geometric mean of all rows below.
     """
     names = next(iter(results.values()))[0]
-    print("| | unit | " + " | ".join(results) + " | " + " | ".join(f"{a} / {b}" for a, b in ratios) + " |")
+    print("| | unit | " + " | ".join([*results, *(f"{a} / {b}" for a, b in ratios)]) + " |")
     print("|---|---|" + "---|" * (len(results) + len(ratios)))
     products = {pair: [] for pair in ratios}
     for name, (_, unit) in names.items():
@@ -101,4 +101,5 @@ def table(results, ratios):
             products[a, b].append(ratio)
             cells.append(number(ratio))
         print(f"| {name} | {unit} | " + " | ".join(cells) + " |")
-    print("| geometric mean | |" + " |" * len(results) + "".join(f" {number(statistics.geometric_mean(p))} |" for p in products.values()), flush=True)
+    if ratios:
+        print("| geometric mean | |" + " |" * len(results) + "".join(f" {number(statistics.geometric_mean(p))} |" for p in products.values()), flush=True)

@@ -58,10 +58,9 @@ int cache_init(struct soft_vm *svm, struct err *e)
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
-    memset(cache->page_head, 0xff, svm->mem->page_count * sizeof(*cache->page_head));
-    memset(cache->crossing_head, 0xff, svm->mem->page_count * sizeof(*cache->crossing_head));
     emit_common(cache);
-    cache_flush(svm);
+    cache->used = cache->common;
+    atomic_store(&cache->block_count, BLOCK_NONE + 1);
     return 0;
 }
 
@@ -145,14 +144,14 @@ void cache_flush(struct soft_vm *svm)
 {
     struct soft_cache *cache = svm->cache;
 
-    for (uint32_t n = 0; n < atomic_load(&cache->block_count); n++) {
+    for (uint32_t n = BLOCK_NONE + 1; n < atomic_load(&cache->block_count); n++) {
         const struct block *b = &cache->blocks[n];
         cache->page_head[page_index(svm, b->gpa)] = BLOCK_NONE;
         if (block_crosses(b))
             cache->crossing_head[page_index(svm, b->next_gpa)] = BLOCK_NONE;
     }
-    memset(cache->hash, 0xff, CACHE_HASH_HEADS * sizeof(*cache->hash));
-    atomic_store(&cache->block_count, 0);
+    memset(cache->hash, 0, CACHE_HASH_HEADS * sizeof(*cache->hash));
+    atomic_store(&cache->block_count, BLOCK_NONE + 1);
     cache->mark_count = cache->site_count = 0;
     cache->used = cache->common;
     atomic_fetch_add(&cache->generation, 1);

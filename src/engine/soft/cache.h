@@ -17,7 +17,7 @@
 #endif
 #define BLOCK_MAX_CODE KIB(32) /* host bytes of one block, with room to spare */
 
-#define BLOCK_NONE UINT32_MAX
+#define BLOCK_NONE 0U /* tables of fresh memory are empty, and no page of them is touched before it is needed */
 
 /* What a block's translation depends on besides its bytes. */
 enum block_mode {

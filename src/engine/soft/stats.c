@@ -91,7 +91,7 @@ static void report_memory(const struct soft_vm *svm, struct stats_out *out)
     out->number(out, "engine", "code_blocks_dropped", cache->blocks_dropped);
     out->number(out, "engine", "code_links_made", cache->links_made);
     out->number(out, "engine", "code_links_cut", cache->links_cut);
-    out->number(out, "engine", "code_cache_flushes", cache->generation - 1); /* the first made it */
+    out->number(out, "engine", "code_cache_flushes", cache->generation);
     out->number(out, "engine", "code_cache_bytes", cache->used);
 }
 

@@ -27,8 +27,6 @@ int step_init(struct soft_cpu *cpu, struct err *e)
         exec->entries = NULL;
         return err_set(e, ENOMEM, "cannot allocate %zu bytes for the decode cache", bytes);
     }
-    for (unsigned i = 0; i < STEP_CACHE_ENTRIES; i++)
-        exec->entries[i].gpa = GPA_INVALID;
     exec->bounce = aligned_alloc(PAGE_SIZE, BOUNCE_BYTES);
     if (!exec->bounce)
         return err_set(e, ENOMEM, "cannot allocate the operand buffer");

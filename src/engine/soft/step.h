@@ -8,7 +8,7 @@
 #define STEP_STUB_BYTES 128
 
 struct step_entry {
-    gpa_t gpa;     /* of the first byte; GPA_INVALID when empty */
+    gpa_t gpa;     /* of the first byte; GPA_INVALID when empty, and so is one of zeros: its insn has no mode */
     uint8_t *stub; /* executable, for INSN_INNOCUOUS */
     bool has_stub;
     struct insn insn;
