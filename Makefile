@@ -202,7 +202,7 @@ suites = \
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
-	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 50000000" \
+	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 100000000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
