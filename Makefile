@@ -217,7 +217,9 @@ soak_suites = \
 # Without QEMU the lab's tests are skipped. The guests' images are made beside the builds: most of their time is of one CPU.
 test-builds: | deps-build deps-guest deps-image deps-test
 	@tools/deps.sh lab || true
-	@$(MAKE) --no-print-directory -j2 test-images test-variants
+	@$(MAKE) --no-print-directory test-images & images=$$!; \
+	$(MAKE) --no-print-directory test-variants; variants=$$?; \
+	wait $$images && exit $$variants
 
 .PHONY: test-images test-variants
 test-images:
@@ -236,6 +238,7 @@ test: test-builds
 
 # Hours where the others take minutes.
 soak: test-builds
+	@tools/debian-image.sh load
 	@$(MAKE) --no-print-directory -j$(JOBS) m=tsan build/tsan/umbra build/tsan/tests/unit/soft_smp_test
 	@tests/run $(soak_suites)
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes build/guest/debian.img: a small Debian with systemd on a raw ext4 disk without partitions. With "bench" bench.img, which has more.
+# Makes build/guest/debian.img: a small Debian with systemd on a raw ext4 disk without partitions. With "bench" or "load" bench.img or load.img,
+# which have more.
 #
 # Needs no root where user namespaces and /etc/subuid are there. root has no password on the console; over ssh it is let in by the key
 # build/guest/debian/ssh_key. What is there stays: remove the image to take newer packages.
@@ -15,7 +16,8 @@ name=${1:-debian}
 case $name in
 debian) ;;
 bench) PACKAGES_IN="$PACKAGES_IN gcc libc6-dev xz-utils python3-minimal sqlite3 7zip" ;;
-*) die "there is no image $name: it is debian or bench" ;;
+load) PACKAGES_IN="$PACKAGES_IN gcc libc6-dev bpftrace luajit stress-ng" ;;
+*) die "there is no image $name: it is debian, bench or load" ;;
 esac
 dir=build/guest/$name
 out=$dir.img
