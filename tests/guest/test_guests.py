@@ -1,6 +1,8 @@
 """Every guest image of guest/tests in every mode of the engine: UMBRA, GUESTS and MODES in the environment say which."""
+import mmap
 import os
 import re
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +18,7 @@ PASSED = 1  # the debug-exit port's 0, as (v << 1) | 1
 # Guests whose end is the point: what becomes of them instead of a total.
 ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
 NEVER_ENDS = {"spin"}
+WRITTEN_FROM_OUTSIDE = {"outside"}
 # Guests of several CPUs. Lockstep is for one.
 SEVERAL_CPUS = {"smp", "smp_litmus"}
 # What a guest finds as opt/umbra/test.
@@ -41,7 +44,7 @@ def images(wanted):
 
 
 def is_plain(name):
-    return name not in ENDS_BY_TRIPLE_FAULT | NEVER_ENDS | SEVERAL_CPUS
+    return name not in ENDS_BY_TRIPLE_FAULT | NEVER_ENDS | SEVERAL_CPUS | WRITTEN_FROM_OUTSIDE
 
 
 def test_there_are_images():
@@ -68,6 +71,33 @@ def test_guest_passes(image, mode):
 @pytest.mark.parametrize("image", images(SEVERAL_CPUS.__contains__))
 def test_guest_of_several_cpus_passes(image, mode, cpus):
     passes(image, mode, cpus=cpus, timeout=4 * TIMEOUT_S)
+
+
+def guest_memory(pid):
+    """The memfd behind --memory SIZE,shared."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{fd}"
+        if "memfd:umbra-memory" in os.readlink(path):
+            with open(path, "r+b") as f:
+                return mmap.mmap(f.fileno(), 0)
+    raise AssertionError("no shared memory")
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "lockstep"])  # which runs all twice, and so memory must stay
+@pytest.mark.parametrize("image", images(WRITTEN_FROM_OUTSIDE.__contains__))
+def test_code_that_another_process_writes_runs(image, mode):
+    command = [UMBRA, "run", "--kernel", str(image), "--memory", "64M,shared", "--debug-exit", "--no-reboot", "--console", "tty"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={**os.environ, "UMBRA_SOFT": mode}) as vm:
+        try:
+            code = int(re.fullmatch(rb"code at (\w+)\s*", vm.stdout.readline())[1], 16)
+            with guest_memory(vm.pid) as memory:
+                while ran := re.fullmatch(rb"ran (\w+)\s*", vm.stdout.readline()):
+                    written = struct.pack("<I", int(ran[1], 16) + 1)
+                    memory[code + 1:code + 5] = written
+                    memory[code + 0xffc:code + 0x1000] = written
+            assert b"0 failed" in vm.stdout.read() and vm.wait(TIMEOUT_S) == PASSED
+        finally:
+            vm.kill()
 
 
 def test_lockstep_is_for_one_cpu():

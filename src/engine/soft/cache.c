@@ -51,10 +51,11 @@ int cache_init(struct soft_vm *svm, struct err *e)
     cache->blocks = reserve(CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
     cache->marks = reserve(CACHE_MAX_MARKS * sizeof(*cache->marks));
     cache->sites = reserve(CACHE_MAX_SITES * sizeof(*cache->sites));
+    cache->source = reserve(CACHE_SOURCE_BYTES);
     cache->hash = reserve(CACHE_HASH_HEADS * sizeof(*cache->hash));
     cache->page_head = reserve(svm->mem->page_count * sizeof(*cache->page_head));
     cache->crossing_head = reserve(svm->mem->page_count * sizeof(*cache->crossing_head));
-    if (!cache->blocks || !cache->marks || !cache->sites || !cache->hash || !cache->page_head || !cache->crossing_head) {
+    if (!cache->blocks || !cache->marks || !cache->sites || !cache->source || !cache->hash || !cache->page_head || !cache->crossing_head) {
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
@@ -74,6 +75,8 @@ void cache_fini(struct soft_vm *svm)
         munmap(cache->marks, CACHE_MAX_MARKS * sizeof(*cache->marks));
     if (cache->sites)
         munmap(cache->sites, CACHE_MAX_SITES * sizeof(*cache->sites));
+    if (cache->source)
+        munmap(cache->source, CACHE_SOURCE_BYTES);
     if (cache->hash)
         munmap(cache->hash, CACHE_HASH_HEADS * sizeof(*cache->hash));
     if (cache->page_head)
@@ -121,7 +124,8 @@ struct block *cache_find(struct soft_vm *svm, gpa_t gpa, gpa_t next_gpa, uint32_
 bool cache_full(const struct soft_cache *cache)
 {
     return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
-           cache->site_count == CACHE_MAX_SITES || cache->used + BLOCK_MAX_CODE > cache->mem.size;
+           cache->site_count == CACHE_MAX_SITES || cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES ||
+           cache->used + BLOCK_MAX_CODE > cache->mem.size;
 }
 
 static void flush_jump_caches(struct soft_cpu *cpu)
@@ -153,6 +157,7 @@ void cache_flush(struct soft_vm *svm)
     memset(cache->hash, 0, CACHE_HASH_HEADS * sizeof(*cache->hash));
     atomic_store(&cache->block_count, BLOCK_NONE + 1);
     cache->mark_count = cache->site_count = 0;
+    cache->source_used = 0;
     cache->used = cache->common;
     atomic_fetch_add(&cache->generation, 1);
     for (unsigned i = 0; i < svm->cpu_count; i++)
@@ -243,6 +248,36 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
         drop_block(cache, &cache->blocks[n]);
     *head = *crossing = BLOCK_NONE;
     atomic_fetch_add(&cache->drops, 1);
+}
+
+static bool differs(const uint8_t *kept, const uint8_t *now, unsigned n)
+{
+    while (n > 0 && *kept == *now) {
+        kept++;
+        now++;
+        n--;
+    }
+    return n > 0;
+}
+
+bool cache_page_differs(struct soft_vm *svm, gpa_t page, const uint8_t *hva)
+{
+    struct soft_cache *cache = svm->cache;
+    uint64_t index = page_index(svm, page);
+
+    for (uint32_t n = cache->page_head[index]; n != BLOCK_NONE; n = cache->blocks[n].next_page) {
+        const struct block *b = &cache->blocks[n];
+        unsigned off = b->gpa & PAGE_MASK;
+        if (!b->dropped && differs(cache->source + b->source, hva + off, MIN(b->guest_bytes, (unsigned)PAGE_SIZE - off)))
+            return true;
+    }
+    for (uint32_t n = cache->crossing_head[index]; n != BLOCK_NONE; n = cache->blocks[n].next_crossing) {
+        const struct block *b = &cache->blocks[n];
+        unsigned before = (unsigned)PAGE_SIZE - (unsigned)(b->gpa & PAGE_MASK);
+        if (!b->dropped && differs(cache->source + b->source + before, hva, b->guest_bytes - before))
+            return true;
+    }
+    return false;
 }
 
 /* Blocks lie in the order of their numbers, so a binary search finds the one around pc. */

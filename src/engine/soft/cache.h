@@ -8,9 +8,10 @@
 #define CACHE_BYTES MIB(128)
 #endif
 #define CACHE_MAX_BLOCKS BIT(20)
-#define CACHE_MAX_MARKS BIT(23) /* guest instructions of all blocks */
-#define CACHE_MAX_SITES BIT(18) /* instructions left to C */
-#define CACHE_HASH_BITS 18      /* about as many heads as there are blocks: a chain leads through cold memory */
+#define CACHE_MAX_MARKS BIT(23)    /* guest instructions of all blocks */
+#define CACHE_MAX_SITES BIT(18)    /* instructions left to C */
+#define CACHE_SOURCE_BYTES MIB(64) /* guest bytes of all blocks */
+#define CACHE_HASH_BITS 18         /* about as many heads as there are blocks: a chain leads through cold memory */
 #define CACHE_HASH_HEADS BIT(CACHE_HASH_BITS)
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
@@ -58,6 +59,7 @@ struct block {
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
+    uint32_t source;       /* where they are kept: soft_cache.source */
     bool vectors;          /* some instruction uses x87, MMX, SSE or AVX state */
     uint16_t flags_wanted; /* arithmetic flags that its links hand over; others may be anything */
     bool dropped;          /* its guest bytes changed: found by nobody any more */
@@ -77,6 +79,7 @@ struct soft_cache {
     struct codemem mem;
     struct block *blocks;
     struct block_mark *marks;
+    uint8_t *source;         /* the guest bytes that blocks were made from */
     struct insn *sites;      /* what CODE_EXIT_INSN leaves for, decoded */
     atomic_uint *hash;       /* heads: block numbers */
     uint32_t *page_head;     /* per guest page (mem page index): first block */
@@ -86,6 +89,7 @@ struct soft_cache {
     atomic_uint generation;                         /* of cache_flush(): block numbers of an older one mean nothing */
     atomic_uint drops;                              /* of blocks: jump caches that are older may lead to them */
     size_t used;                                    /* bytes of mem */
+    size_t source_used;                             /* bytes of source */
     size_t common;                                  /* bytes at its start that stay: exits */
     uint8_t *exit, *exit_next, *exit_unshared;      /* writable addresses of the common pieces */
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
@@ -115,6 +119,8 @@ void cache_flush(struct soft_vm *);
 void cache_insert(struct soft_vm *, struct block *);
 /* Every block of the guest page is unlinked and found no more, but by jump caches. Called by smc.c. */
 void cache_drop_page(struct soft_vm *, gpa_t page);
+/* Whether some block of the guest page, whose first byte is at hva, was made from other bytes than are there now. */
+bool cache_page_differs(struct soft_vm *, gpa_t page, const uint8_t *hva);
 /* This vCPU's jump caches forget what was dropped since it looked last. */
 void cache_forget_dropped(struct soft_cpu *);
 

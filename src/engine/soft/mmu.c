@@ -19,6 +19,7 @@ struct fetch_entry {
     uint64_t tag; /* gva of the page | 1 for user code */
     uint32_t gen; /* valid while equal to fetch_gen[global] */
     bool global;
+    bool anew; /* as mmu_fetched_anew() says */
     gpa_t gpa;
     const uint8_t *hva;
 };
@@ -379,6 +380,7 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
             .tag = tag,
             .gen = mmu->fetch_gen[m.global],
             .global = m.global,
+            .anew = true,
             .gpa = m.gpa - off,
             .hva = r->hva + (m.gpa - off - r->gpa),
         };
@@ -388,6 +390,15 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
     *hva = f->hva + off;
     *global = f->global;
     return SOFT_OK;
+}
+
+bool mmu_fetched_anew(struct soft_cpu *cpu, gva_t gva)
+{
+    struct fetch_entry *f = &cpu->mmu->fetch[(gva >> PAGE_SHIFT) % FETCH_ENTRIES];
+    bool anew = f->anew;
+
+    f->anew = false;
+    return anew;
 }
 
 static void fetch_flush(struct soft_mmu *mmu, bool global)

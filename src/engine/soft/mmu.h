@@ -56,6 +56,12 @@ int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
  */
 int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global);
 
+/*
+ * After mmu_fetch() of a page: true where nobody has asked since the guest's tables were walked for it. That is when the page may be
+ * another, or hold what another process wrote.
+ */
+bool mmu_fetched_anew(struct soft_cpu *, gva_t gva);
+
 /* Each also empties the instruction side. All: CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed. */
 void mmu_flush_all(struct soft_cpu *);
 void mmu_flush_nonglobal(struct soft_cpu *);       /* MOV CR3 */

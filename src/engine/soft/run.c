@@ -169,6 +169,25 @@ bool run_find_code(struct soft_cpu *cpu, struct code_place *place, bool *global)
     return true;
 }
 
+/*
+ * Memory that other processes map may have been written to without a word: then, where the guest has mapped a page anew for execution, its
+ * blocks are compared with it. Whoever writes to a page that is being executed has to tell the guest, and the guest to map it anew.
+ */
+static bool was_written(struct soft_cpu *cpu, gva_t gva, gpa_t gpa, const uint8_t *hva)
+{
+    struct soft_vm *svm = cpu->svm;
+    bool changed;
+
+    if (svm->mem->fd < 0 || gpa == GPA_INVALID || !mmu_fetched_anew(cpu, gva) || !smc_has_code(svm, gpa))
+        return false;
+    smp_lock(cpu);
+    changed = cache_page_differs(svm, ALIGN_DOWN(gpa, PAGE_SIZE), hva - (gpa & PAGE_MASK));
+    smp_unlock(cpu);
+    if (changed)
+        smc_written(svm, ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE);
+    return changed;
+}
+
 /* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where there is none: step finds out what is wrong with the address. */
 static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 {
@@ -177,6 +196,8 @@ static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
 
     if (!run_find_code(cpu, &place, &global))
         return SOFT_SLOW;
+    if (was_written(cpu, cpu->rip, place.gpa, place.hva) || was_written(cpu, cpu->rip + PAGE_SIZE, place.next_gpa, place.next_hva))
+        return SOFT_SLOW; /* step reads what is there */
     *b = translate_find(cpu, &place, mode);
     if (!*b)
         return SOFT_SLOW;

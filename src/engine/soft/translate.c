@@ -308,6 +308,17 @@ static void emit_block(struct trans *t)
     emit_dispatch_entry(t);
 }
 
+static void keep_source(struct trans *t)
+{
+    struct soft_cache *cache = t->cache;
+
+    t->block->source = (uint32_t)cache->source_used;
+    t->block->guest_bytes = t->off[t->count] - t->off[0];
+    for (unsigned i = 0; i < t->count; i++)
+        for (unsigned k = 0; k < t->insn[i].len; k++)
+            cache->source[cache->source_used++] = t->insn[i].bytes[k];
+}
+
 /* code_lock is held, and the page is protected. */
 static struct block *translate_block(struct soft_cpu *cpu, const struct code_place *place, uint32_t mode)
 {
@@ -335,7 +346,7 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     BUG_ON(t->e.overflow);
 
     cache->mark_count += b->mark_count;
-    b->guest_bytes = t->off[t->count] - t->off[0];
+    keep_source(t);
     b->code_size = (uint32_t)(t->e.rw + t->e.rx_delta - b->code);
     cache->used = ALIGN_UP(cache->used + b->code_size, 16);
     cache_insert(cpu->svm, b);
