@@ -42,8 +42,8 @@ $(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan,
 endif
 
 
-# What has a static library goes in, for loading shared ones is half of the time from exec to the first VM entry.
-LIBS := -lZydis -Wl,-Bstatic -ljansson -lzstd -llz4 -llzma -lz -luring -Wl,-Bdynamic -lslirp
+# What has a static library goes in, for loading shared ones is half of the time from exec to the first VM entry. A test stands in for liburing.
+LIBS := -lZydis -Wl,-Bstatic -ljansson -lzstd -llz4 -llzma -lz -Wl,-Bdynamic -luring -lslirp
 CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'
 CFLAGS += -std=gnu17 -g $(WARNINGS) $(mode_$(m)) -pthread
 LDFLAGS += $(mode_$(m)) -pthread
