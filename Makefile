@@ -197,7 +197,7 @@ suites = \
 	guest-asan "$(call guests_of,asan,step translate)" \
 	guest-ubsan "$(call guests_of,ubsan,step translate)" \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) -m 'not soak' tests/cli" \
-	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(if $(filter config kernel_image step,$(n)),30,10)")
+	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(if $(filter config kernel_image step,$(n)),20,5)")
 
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
