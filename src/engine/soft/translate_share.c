@@ -77,11 +77,9 @@ static bool keeps_base(const struct insn *insn, unsigned base, int32_t *delta)
     struct access a;
 
     *delta = 0;
-    if (stack_access(insn, &a)) {
-        if (base == GPR_RSP)
-            *delta = a.write ? -8 : 8;
-        return base == GPR_RSP ? !(insn->gprs_written & BIT(GPR_RSP) && insn->operand_count && is_gpr(&insn->op[0], GPR_RSP) && !a.write)
-                               : !(insn->gprs_written & BIT(base));
+    if (base == GPR_RSP && stack_access(insn, &a)) {
+        *delta = a.write ? -8 : 8;
+        return a.write || !insn->operand_count || !is_gpr(&insn->op[0], GPR_RSP); /* not POP RSP */
     }
     if (!(insn->gprs_written & BIT(base)))
         return true;
