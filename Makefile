@@ -255,9 +255,9 @@ lint: | deps-build deps-test $(tables)
 # --- measuring: in turn with QEMU's TCG; ROUNDS of them, as Markdown tables ---
 
 ROUNDS ?= 3
-.PHONY: bench bench-cpu bench-io bench-start bench-boot bench-work
-bench: bench-cpu bench-io bench-start
-bench-cpu bench-io bench-start: bench-%: all guest guests | deps-bench
+.PHONY: bench bench-cpu bench-io bench-start bench-smp bench-boot bench-work
+bench: bench-cpu bench-io bench-start bench-smp
+bench-cpu bench-io bench-start bench-smp: bench-%: all guest guests | deps-bench
 	@tests/bench/$*.py $(ROUNDS)
 bench-boot: all image | deps-bench
 	@tests/bench/boot.py $(ROUNDS)
@@ -283,7 +283,7 @@ help:
 	@echo "make            build/umbra              make run        boot the default guest (RUN= adds flags)"
 	@echo "make image      a Debian on a disk       make run-debian boot it"
 	@echo "make test       every test               make soak       the long ones"
-	@echo "make bench      CPU and I/O beside TCG   make bench-cpu, bench-io, bench-start, bench-boot, bench-work"
+	@echo "make bench      CPU and I/O beside TCG   make bench-cpu, -io, -start, -smp, -boot, -work"
 	@echo "make lab        the tests inside an emulated machine with KVM (T=name: one)"
 	@echo "make lint       the gates alone          make fuzz-NAME  one fuzzer: $(fuzz_names)"
 	@echo "make guest      the default guest        make guests     the test guests"
