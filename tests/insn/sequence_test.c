@@ -365,12 +365,13 @@ static void load(bool supervisor)
     m->vm.mem.code_changed(m->vm.mem.code_changed_opaque, ARENA_GPA + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE);
     set_mode(m, supervisor);
     machine_load(m, &t.in);
+    m->cpu->halted = false;
 }
 
 static bool run_by_step(bool supervisor)
 {
     load(supervisor);
-    for (unsigned i = 0; i < STEPS_MAX && !delivered.seen; i++)
+    for (unsigned i = 0; i < STEPS_MAX && !delivered.seen && !t.machine.cpu->halted; i++)
         if (soft_step(t.machine.cpu) != SOFT_OK)
             break;
     machine_store(&t.machine, &t.step);
@@ -432,7 +433,7 @@ static void run_case(uint64_t seed, uint64_t number)
     make_state(&r, &t.in);
     assemble(&t.a);
     if (!run_by_step(t.a.supervisor))
-        return; /* a jump back to somewhere: it has no end */
+        return; /* a jump back to somewhere, perhaps into an instruction: it has no end, or halts */
     const char *what = run_translated(t.a.supervisor) ? difference() : "that it ends";
     if (!gva_is_canonical(t.code.rip))
         return; /* translated code faults there, and not at the jump that leads there */
