@@ -45,7 +45,8 @@ endif
 # What has a static library goes in, for loading shared ones is half of the time from exec to the first VM entry. A test stands in for liburing.
 LIBS := -lZydis -Wl,-Bstatic -ljansson -lzstd -llz4 -llzma -lz -Wl,-Bdynamic -luring -lslirp
 CPPFLAGS += -Isrc -I$(B)/gen -D_GNU_SOURCE -DUMBRA_VERSION='"$(VERSION)"'
-CFLAGS += -std=gnu17 -g $(WARNINGS) $(mode_$(m)) -pthread
+# Line numbers are enough for a sanitizer, and build faster.
+CFLAGS += -std=gnu17 $(if $(filter release debug,$(m)),-g,-g1) $(WARNINGS) $(mode_$(m)) -pthread
 LDFLAGS += $(mode_$(m)) -pthread
 
 # Guest vectors may be live while the software engine's C code runs (src/engine/soft/soft.h).
