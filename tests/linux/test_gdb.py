@@ -28,6 +28,10 @@ class Gdb:
 
     def __init__(self, folder, symbols, commands):
         self.sign = str(folder / "attached")
+        deadline = time.monotonic() + TIMEOUT
+        while not os.path.exists(folder / "gdb"):
+            assert time.monotonic() < deadline, "umbra opens no socket for gdb"
+            time.sleep(0.05)
         lines = ["set confirm off", "set pagination off", "set width 0", f"target remote {folder / 'gdb'}", f"shell touch {self.sign}", *commands]
         line = ["gdb", "-q", "-nx", "-batch"] + [word for command in lines for word in ("-ex", command)]
         self.process = subprocess.Popen([*line, symbols], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
