@@ -8,6 +8,7 @@
 #include "base/bug.h"
 #include "engine/soft/emit.h"
 #include "engine/soft/ram.h"
+#include "engine/soft/run.h"
 #include "engine/soft/smc.h"
 #include "engine/soft/switch.h"
 
@@ -18,27 +19,65 @@ static void *reserve(size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* The end of a common piece: on to the way out, of which it is in reach. */
+static void emit_leave(struct soft_cache *cache, struct emit *e, enum code_exit exit)
+{
+    emit_store_ctx_imm32(e, CTX_EXIT, exit);
+    emit_land_at(emit_jmp(e), cache->exit, e);
+}
+
+/* A look into the jump cache that found nothing: trans_jump()'s caller has handed over the flags. */
+static uint8_t *emit_not_found(struct soft_cache *cache, struct emit *e, enum code_exit exit)
+{
+    uint8_t *start = e->rw;
+
+    emit_flags_restore(e);
+    emit_leave(cache, e, exit);
+    return start;
+}
+
+/* What cold code calls: the return address, where the operand is, goes to CTX_RESUME. */
+static uint8_t *emit_called(struct soft_cache *cache, struct emit *e, enum code_exit exit, bool flags_saved)
+{
+    uint8_t *start = e->rw;
+
+    emit_pop_ctx(e, CTX_RESUME);
+    if (flags_saved)
+        emit_flags_restore(e);
+    emit_leave(cache, e, exit);
+    return start;
+}
+
 /* The way out to switch.S, within reach of a rel32 from every block. */
 static void emit_common(struct soft_cache *cache)
 {
     uint64_t target = (uint64_t)(uintptr_t)switch_code_exit;
     struct emit e = {.rw = cache->mem.rw, .end = cache->mem.rw + PAGE_SIZE};
 
-    cache->exit_next = e.rw; /* a look into the jump cache that found nothing: trans_dispatch() has handed over the flags */
-    emit_flags_restore(&e);
-    emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_NEXT);
-    uint8_t *to_exit = emit_jmp(&e);
-    cache->exit_unshared = e.rw;
-    emit_flags_restore(&e);
-    emit_store_ctx_imm32(&e, CTX_EXIT, CODE_EXIT_UNSHARED);
-    emit_land(&e, to_exit);
     cache->exit = e.rw;
     emit8(&e, 0xff); /* jmp [rip + 0] */
     emit8(&e, 0x25);
     emit32(&e, 0);
     emit32(&e, (uint32_t)target);
     emit32(&e, (uint32_t)(target >> 32));
+    cache->exit_next = emit_not_found(cache, &e, CODE_EXIT_NEXT);
+    cache->exit_unshared = emit_not_found(cache, &e, CODE_EXIT_UNSHARED);
+    cache->call_miss[0] = emit_called(cache, &e, CODE_EXIT_MISS, false);
+    cache->call_miss[1] = emit_called(cache, &e, CODE_EXIT_MISS, true);
+    cache->call_link = emit_called(cache, &e, CODE_EXIT_LINK, false);
+    cache->call_far_link = emit_called(cache, &e, CODE_EXIT_LINK, true);
+    cache->call_stale = emit_called(cache, &e, CODE_EXIT_STALE, true);
     cache->common = ALIGN_UP((size_t)(e.rw - cache->mem.rw), 64);
+}
+
+static void empty(struct soft_cache *cache)
+{
+    atomic_store(&cache->block_count, BLOCK_NONE + 1);
+    cache->link_count = LINK_NONE + 1;
+    cache->mark_count = cache->site_count = 0;
+    cache->source_used = 0;
+    cache->used = cache->common;
+    cache->cold_used = 0;
 }
 
 int cache_init(struct soft_vm *svm, struct err *e)
@@ -49,19 +88,20 @@ int cache_init(struct soft_vm *svm, struct err *e)
     if (error)
         return error;
     cache->blocks = reserve(CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
+    cache->links = reserve(CACHE_MAX_LINKS * sizeof(*cache->links));
     cache->marks = reserve(CACHE_MAX_MARKS * sizeof(*cache->marks));
     cache->sites = reserve(CACHE_MAX_SITES * sizeof(*cache->sites));
     cache->source = reserve(CACHE_SOURCE_BYTES);
     cache->hash = reserve(CACHE_HASH_HEADS * sizeof(*cache->hash));
     cache->page_head = reserve(svm->mem->page_count * sizeof(*cache->page_head));
     cache->crossing_head = reserve(svm->mem->page_count * sizeof(*cache->crossing_head));
-    if (!cache->blocks || !cache->marks || !cache->sites || !cache->source || !cache->hash || !cache->page_head || !cache->crossing_head) {
+    if (!cache->blocks || !cache->links || !cache->marks || !cache->sites || !cache->source || !cache->hash || !cache->page_head ||
+        !cache->crossing_head) {
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
     emit_common(cache);
-    cache->used = cache->common;
-    atomic_store(&cache->block_count, BLOCK_NONE + 1);
+    empty(cache);
     return 0;
 }
 
@@ -71,6 +111,8 @@ void cache_fini(struct soft_vm *svm)
 
     if (cache->blocks)
         munmap(cache->blocks, CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
+    if (cache->links)
+        munmap(cache->links, CACHE_MAX_LINKS * sizeof(*cache->links));
     if (cache->marks)
         munmap(cache->marks, CACHE_MAX_MARKS * sizeof(*cache->marks));
     if (cache->sites)
@@ -124,24 +166,15 @@ struct block *cache_find(struct soft_vm *svm, gpa_t gpa, gpa_t next_gpa, uint32_
 bool cache_full(const struct soft_cache *cache)
 {
     return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
-           cache->site_count == CACHE_MAX_SITES || cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES ||
-           cache->used + BLOCK_MAX_CODE > cache->mem.size;
+           cache->link_count + BLOCK_MAX_LINKS > CACHE_MAX_LINKS || cache->site_count == CACHE_MAX_SITES ||
+           cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES || cache->used + BLOCK_MAX_CODE > CACHE_COLD ||
+           cache->cold_used + BLOCK_MAX_CODE > cache->mem.size - CACHE_COLD;
 }
 
 static void flush_jump_caches(struct soft_cpu *cpu)
 {
     for (unsigned k = 0; k < JUMP_CACHES; k++)
         jump_cache_flush(&cpu->jump[k]);
-}
-
-void cache_forget_dropped(struct soft_cpu *cpu)
-{
-    uint32_t drops = atomic_load_explicit(&cpu->svm->cache->drops, memory_order_acquire);
-
-    if (cpu->seen_drops == drops)
-        return;
-    cpu->seen_drops = drops;
-    flush_jump_caches(cpu);
 }
 
 void cache_flush(struct soft_vm *svm)
@@ -155,10 +188,7 @@ void cache_flush(struct soft_vm *svm)
             cache->crossing_head[page_index(svm, b->next_gpa)] = BLOCK_NONE;
     }
     memset(cache->hash, 0, CACHE_HASH_HEADS * sizeof(*cache->hash));
-    atomic_store(&cache->block_count, BLOCK_NONE + 1);
-    cache->mark_count = cache->site_count = 0;
-    cache->source_used = 0;
-    cache->used = cache->common;
+    empty(cache);
     atomic_fetch_add(&cache->generation, 1);
     for (unsigned i = 0; i < svm->cpu_count; i++)
         flush_jump_caches(svm->cpus[i]);
@@ -178,43 +208,55 @@ void cache_insert(struct soft_vm *svm, struct block *b)
         b->next_crossing = *crossing;
         *crossing = number;
     }
-    b->incoming = BLOCK_NONE;
+    b->incoming = LINK_NONE;
     atomic_store_explicit(&b->next_hash, atomic_load_explicit(hash, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&cache->block_count, number + 1, memory_order_release);
     atomic_store_explicit(hash, number, memory_order_release);
 }
 
-void cache_link(struct soft_vm *svm, struct block *from, unsigned n, struct block *to)
+void cache_link(struct soft_vm *svm, struct block_link *link, struct block *to)
 {
     struct soft_cache *cache = svm->cache;
-    struct block_link *link = &from->link[n];
+    const struct block *from = &cache->blocks[link->from];
+    const uint8_t *target = to->dispatch;
 
-    BUG_ON(!link->site || from->dropped || to->dropped || block_crosses(to));
+    BUG_ON(from->dropped || to->dropped || (block_crosses(to) && !link->far));
     if (link->to != BLOCK_NONE)
         return;
     link->to = (uint32_t)(to - cache->blocks);
     link->next = to->incoming;
-    to->incoming = (uint32_t)(from - cache->blocks) * 2 + n;
+    to->incoming = (uint32_t)(link - cache->links);
     cache->links_made++;
-    bool forward = link->guest_off > (from->gpa & PAGE_MASK);
-    emit_patch(link->site, cache->mem.rw + (to->code - cache->mem.rx) + (forward ? to->poll_size : 0));
+    if (!link->far)
+        target = to->code + (link->guest_off > (from->gpa & PAGE_MASK) ? to->poll_size : 0);
+    emit_patch(link->site, target - cache->mem.rx + cache->mem.rw);
 }
 
-/* Takes one outgoing link out of its target's list. */
-static void unlink_outgoing(struct soft_cache *cache, struct block *b, unsigned n)
+/* Takes a link out of its target's list. */
+static void cut(struct soft_cache *cache, struct block_link *link)
 {
-    struct block_link *link = &b->link[n];
+    uint32_t self = (uint32_t)(link - cache->links);
 
-    if (!link->site || link->to == BLOCK_NONE)
+    if (link->to == BLOCK_NONE)
         return;
-    uint32_t self = (uint32_t)(b - cache->blocks) * 2 + n;
     uint32_t *at = &cache->blocks[link->to].incoming;
     while (*at != self)
-        at = &cache->blocks[*at / 2].link[*at % 2].next;
+        at = &cache->links[*at].next;
     *at = link->next;
     link->to = BLOCK_NONE;
     cache->links_cut++;
     emit_patch(link->site, link->unlinked);
+}
+
+void cache_cut_far_links(struct soft_vm *svm, struct block *b)
+{
+    struct soft_cache *cache = svm->cache;
+
+    for (uint32_t n = b->incoming, next; n != LINK_NONE; n = next) {
+        next = cache->links[n].next;
+        if (cache->links[n].far)
+            cut(cache, &cache->links[n]);
+    }
 }
 
 static void drop_block(struct soft_cache *cache, struct block *b)
@@ -223,10 +265,11 @@ static void drop_block(struct soft_cache *cache, struct block *b)
 
     if (b->dropped) /* for the other one of its two pages */
         return;
-    while (b->incoming != BLOCK_NONE)
-        unlink_outgoing(cache, &cache->blocks[b->incoming / 2], b->incoming % 2);
-    unlink_outgoing(cache, b, 0);
-    unlink_outgoing(cache, b, 1);
+    while (b->incoming != LINK_NONE)
+        cut(cache, &cache->links[b->incoming]);
+    for (unsigned n = 0; n < b->link_count; n++)
+        cut(cache, &cache->links[b->first_link + n]);
+    emit_store32(b->check, UINT32_MAX); /* no page: what jump caches have of it leads to CODE_EXIT_STALE from now on */
     atomic_uint *at = &cache->hash[hash_of(b->gpa, b->mode)];
     while (atomic_load_explicit(at, memory_order_relaxed) != number)
         at = &cache->blocks[atomic_load_explicit(at, memory_order_relaxed)].next_hash;
@@ -247,7 +290,6 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
     for (uint32_t n = *crossing; n != BLOCK_NONE; n = cache->blocks[n].next_crossing)
         drop_block(cache, &cache->blocks[n]);
     *head = *crossing = BLOCK_NONE;
-    atomic_fetch_add(&cache->drops, 1);
 }
 
 static bool differs(const uint8_t *kept, const uint8_t *now, unsigned n)
@@ -303,4 +345,13 @@ struct block *cache_block_at(struct soft_cache *cache, const void *pc, const str
     for (unsigned i = 1; i < b->mark_count && cache->marks[b->first_mark + i].host_off <= off; i++)
         *mark = &cache->marks[b->first_mark + i];
     return b;
+}
+
+gva_t cache_miss_gva(const struct soft_cpu *cpu, const struct cache_miss *miss)
+{
+    switch (miss->gva_reg) {
+    case HOST_S1: return SLOT(cpu, CTX_TEMP);
+    case HOST_SP: return cpu->gpr[GPR_RSP];
+    default: return cpu->gpr[miss->gva_reg];
+    }
 }

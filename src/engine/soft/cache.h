@@ -16,8 +16,12 @@
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
 #endif
-#define BLOCK_MAX_CODE KIB(32) /* host bytes of one block, with room to spare */
+#define BLOCK_MAX_CODE KIB(16) /* host bytes of one block, and of its cold part, with room to spare */
+#define CACHE_COLD (CACHE_BYTES / 2)
+#define CACHE_MAX_LINKS BIT(21)
+#define BLOCK_MAX_LINKS 4
 
+#define LINK_NONE 0U
 #define BLOCK_NONE 0U /* tables of fresh memory are empty, and no page of them is touched before it is needed */
 
 /* What a block's translation depends on besides its bytes. */
@@ -40,13 +44,17 @@ struct block_mark {
     uint16_t flags_dead;      /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
 };
 
-/* A direct jump to another block of the same guest page. */
+/*
+ * A jump to another block, which is patched. A near one stays in the guest page and hands over the host's flags; a far one leads to any page:
+ * HOST_S1 has the address, flags are in CTX_SAVE_FLAGS, and the target finds out whether it is what the guest has mapped there.
+ */
 struct block_link {
-    uint8_t *site;      /* writable address of the rel32; NULL when the block has no such link */
-    uint8_t *unlinked;  /* writable address of the code that leaves for lack of a target */
-    uint16_t guest_off; /* target, from the page's start */
-    uint32_t to;        /* block, or BLOCK_NONE */
-    uint32_t next;      /* next link to the same target: block * 2 + number */
+    uint8_t *site;     /* writable address of the rel32 */
+    uint8_t *unlinked; /* writable address of the code that leaves for lack of a target */
+    bool far;
+    uint16_t guest_off; /* near: the target, from the page's start */
+    uint32_t from, to;  /* blocks; to may be BLOCK_NONE */
+    uint32_t next;      /* next link to the same target */
 };
 
 struct block {
@@ -55,7 +63,9 @@ struct block {
     uint32_t mode;
     atomic_uint next_hash;
     uint32_t next_page, next_crossing;
-    uint32_t incoming; /* first link to this block: block * 2 + number */
+    uint32_t incoming;   /* first link to this block */
+    uint32_t first_link; /* of its own, which are link_count in a row */
+    uint8_t link_count;
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
@@ -66,8 +76,14 @@ struct block {
     uint32_t code_size;
     uint16_t poll_size; /* bytes at its start that look for attention: a link that leads forward goes behind them */
     uint8_t *code;      /* executable address */
-    uint8_t *dispatch;  /* the same for jumps that look for it: where it wants flags, it gets them from CTX_SAVE_FLAGS first */
-    struct block_link link[2];
+    uint8_t *cold;      /* and of what is seldom executed: out of the way of the rest */
+    uint32_t cold_size;
+    /*
+     * Where far links and the jump caches lead, with the address in HOST_S1: it leaves unless the fetch table says that this block's page is
+     * mapped there, and fetches flags from CTX_SAVE_FLAGS where they are wanted. check: writable address of the page's number in it.
+     */
+    uint8_t *dispatch;
+    uint8_t *check;
 };
 
 /*
@@ -86,14 +102,35 @@ struct soft_cache {
     uint32_t *crossing_head; /* and first of the blocks that run on into it */
     atomic_uint block_count; /* blocks below it are complete */
     uint32_t mark_count, site_count;
-    atomic_uint generation;                         /* of cache_flush(): block numbers of an older one mean nothing */
-    atomic_uint drops;                              /* of blocks: jump caches that are older may lead to them */
-    size_t used;                                    /* bytes of mem */
-    size_t source_used;                             /* bytes of source */
-    size_t common;                                  /* bytes at its start that stay: exits */
-    uint8_t *exit, *exit_next, *exit_unshared;      /* writable addresses of the common pieces */
+    struct block_link *links;
+    uint32_t link_count;
+    atomic_uint generation; /* of cache_flush(): block and link numbers of an older one mean nothing */
+    size_t used, cold_used; /* bytes of mem, and of those from CACHE_COLD on */
+    size_t source_used;     /* bytes of source */
+    size_t common;          /* bytes at the start of mem that stay: exits */
+    /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS; call: its operand follows the call. */
+    uint8_t *exit, *exit_next, *exit_unshared;
+    uint8_t *call_miss[2], *call_link, *call_far_link, *call_stale;
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
+
+/* The operand of a lookup that found nothing. */
+struct cache_miss {
+    int32_t restart; /* from here to the host code of the instruction */
+    uint16_t guest_off;
+    uint8_t size;
+    uint8_t gva_reg : 4; /* the host register that had the address */
+    uint8_t write : 1;
+} __attribute__((packed));
+
+/* What followed the call that led to the exit. */
+static inline const void *cache_operand(const struct soft_cpu *cpu)
+{
+    return (const void *)(uintptr_t)cpu->slot[(CTX_RESUME - CTX_SLOT(0)) / 8];
+}
+
+/* The address that a lookup found nothing for. */
+gva_t cache_miss_gva(const struct soft_cpu *, const struct cache_miss *);
 
 int cache_init(struct soft_vm *, struct err *);
 void cache_fini(struct soft_vm *);
@@ -121,16 +158,20 @@ void cache_insert(struct soft_vm *, struct block *);
 void cache_drop_page(struct soft_vm *, gpa_t page);
 /* Whether some block of the guest page, whose first byte is at hva, was made from other bytes than are there now. */
 bool cache_page_differs(struct soft_vm *, gpa_t page, const uint8_t *hva);
-/* This vCPU's jump caches forget what was dropped since it looked last. */
-void cache_forget_dropped(struct soft_cpu *);
 
-/* Resolves link number n of a block and enters it in the target's list. */
-void cache_link(struct soft_vm *, struct block *from, unsigned n, struct block *to);
+/* Resolves a link and enters it in the target's list. */
+void cache_link(struct soft_vm *, struct block_link *, struct block *to);
+/* Far links to the block were found to lead astray: they are made anew when they are used. */
+void cache_cut_far_links(struct soft_vm *, struct block *);
 
 /* The block whose code holds pc, and in it the guest instruction: NULL when none. */
 struct block *cache_block_at(struct soft_cache *, const void *pc, const struct block_mark **mark);
 
-/* --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline --- */
+/*
+ * --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline ---
+ *
+ * They know nothing of the guest's mappings, and keep what they have when those change: the block itself looks whether it is mapped.
+ */
 
 #define JUMP_CACHES 8        /* by BLOCK_USER, BLOCK_CODE32 and BLOCK_UNSHARED; what is in one is for one value of the mode's other bits */
 #define JUMP_ENTRIES BIT(18) /* by the low bits of rip but the last, so that a mask of them scales to an entry's size */
@@ -144,26 +185,27 @@ struct jump_entry {
 #define JUMP_CACHE_BYTES (JUMP_ENTRIES * sizeof(struct jump_entry))
 #define JUMP_CACHE_DISP(k) (-(int32_t)((JUMP_CACHES - (k)) * JUMP_CACHE_BYTES))
 
-#define JUMP_FILTER_BITS 32768 /* so many that pages of data seldom meet a bit of code */
+/*
+ * In front of these, a cache of return addresses for each, by the stack pointer: a call enters where its return leads, so that returns look
+ * at few lines of memory. Its code is a far link's.
+ */
+#define RETURN_ENTRIES 512
+#define RETURN_CACHE_BYTES (RETURN_ENTRIES * sizeof(struct jump_entry))
+#define RETURN_CACHE_DISP(k) (JUMP_CACHE_DISP(0) - (int32_t)((JUMP_CACHES - (k)) * RETURN_CACHE_BYTES))
 
 struct jump_cache {
     uint32_t mode; /* of its blocks */
-    struct jump_entry *entries;
-    uint32_t *filled; /* entries filled since the last flush */
+    struct jump_entry *entries, *returns;
+    const uint8_t *out; /* executable address of the way to CODE_EXIT_NEXT */
+    uint32_t *filled;   /* entries filled since the last flush */
     unsigned filled_count;
-    uint64_t pages[JUMP_FILTER_BITS / 64]; /* a filter of the pages in it: one hashed bit each */
-    bool has_local;                        /* some entry came through a mapping that is not global */
 };
 
-/* entries: JUMP_CACHE_BYTES of zeros, not owned. */
-int jump_cache_init(struct jump_cache *, uint8_t *entries, struct err *);
+/* Jump cache number k; tables: the user's read table, in front of which is zeroed memory for all, not owned. */
+int jump_cache_init(struct jump_cache *, unsigned k, uint8_t *tables, const struct soft_cache *, struct err *);
 void jump_cache_fini(struct jump_cache *);
 void jump_cache_flush(struct jump_cache *);
-/* A guest mapping changed: mmu.c calls these beside its own flushes. No libc. */
-void jump_flush_all(struct soft_cpu *);
-void jump_flush_nonglobal(struct soft_cpu *);
-void jump_flush_page(struct soft_cpu *, gva_t gva);
-void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *, bool global);
+void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *);
 
 static inline uint32_t jump_index(uint64_t rip)
 {
@@ -180,12 +222,13 @@ static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t 
 /* Why translated code was left; the low bits of CTX_EXIT, the operand above them. */
 enum code_exit {
     CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache */
-    CODE_EXIT_LINK,      /* link number << 8; block number in the upper half */
-    CODE_EXIT_MISS,      /* a memory access at CTX_TEMP found no shadow entry: write << 4, size << 5, guest offset << 12 */
+    CODE_EXIT_LINK,      /* uint32_t operand: the number of a link that leads nowhere yet; of a far one, rip is in CTX_TEMP */
+    CODE_EXIT_MISS,      /* struct cache_miss operand: a memory access found no shadow entry */
     CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
     CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
     CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
     CODE_EXIT_INSN,      /* this instruction is C's: guest offset << 12; its number among the sites in the upper half */
     CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
+    CODE_EXIT_STALE,     /* rip is in CTX_TEMP: uint32_t operand, the number of a block that does not know itself mapped there */
     CODE_EXIT_COUNT,
 };

@@ -21,15 +21,20 @@
 #define CTX_CODE_PAGE CTX_SLOT(2) /* gva of the page that the running block lies in */
 #define CTX_SAVE_RAX CTX_SLOT(3)
 #define CTX_SAVE_FLAGS CTX_SLOT(4) /* the arithmetic flags, while the host's hold others: OF in bit 0, LAHF's in bits 15:8 */
-#define CTX_EXIT CTX_SLOT(5)       /* why code was left: enum code_exit, and its operand above it */
+#define CTX_WRITE CTX_SLOT(5)
 #define CTX_SAVE_RCX CTX_SLOT(6)
-#define CTX_HOST_RSP CTX_SLOT(7)
-#define CTX_RESUME CTX_SLOT(9) /* host pc: an instruction's start on a miss, a link's site on a branch exit, a fault's pc */
-#define CTX_TEMP CTX_SLOT(10)
-#define CTX_WRITE CTX_SLOT(11)
-#define CTX_INSNS CTX_SLOT(12) /* guest instructions executed, when counted */
-#define CTX_ENTRY CTX_SLOT(13) /* where to go after the registers are loaded */
+/* Constants: distance from where GS points to the fetch tables of user and supervisor, in their entries. */
+#define CTX_USER_FETCH CTX_SLOT(7)
+#define CTX_FETCH CTX_SLOT(8)
+#define CTX_TEMP CTX_SLOT(9)
+#define CTX_INSNS CTX_SLOT(10) /* guest instructions executed, when counted */
 /* translate_string.c: addends of the pointers of a run, and the count behind it. */
-#define CTX_STRING_FROM CTX_SLOT(8)
-#define CTX_STRING_TO CTX_SLOT(14)
-#define CTX_STRING_LEFT CTX_SLOT(15)
+#define CTX_STRING_FROM CTX_SLOT(11)
+#define CTX_STRING_TO CTX_SLOT(12)
+#define CTX_STRING_LEFT CTX_SLOT(13)
+/* Cold ones, out of a signed byte's reach. */
+#define CTX_EXIT CTX_SLOT(14) /* why code was left: enum code_exit, and its operand above it */
+#define CTX_HOST_RSP CTX_SLOT(15)
+#define CTX_RESUME CTX_SLOT(16) /* of an exit that a call made: where that returns to, and its operand lies */
+#define CTX_ENTRY CTX_SLOT(17)  /* where to go after the registers are loaded */
+#define CTX_SLOTS 18

@@ -263,6 +263,23 @@ static inline void emit_op_gs(struct emit *e, uint8_t opcode, unsigned reg, unsi
     emit_op_index(e, opcode, true, reg, index, 8, disp);
 }
 
+/* The same with another scale. */
+static inline void emit_gs_index(struct emit *e, uint8_t opcode, unsigned reg, unsigned index, unsigned scale, int32_t disp)
+{
+    emit8(e, 0x65);
+    emit_op_index(e, opcode, true, reg, index, scale, disp);
+}
+
+/* lea reg, [rip + rel32] with the place still open; returns where its rel32 stands. */
+static inline uint8_t *emit_lea_rip(struct emit *e, unsigned reg)
+{
+    emit_rex(e, true, reg, 0, 0);
+    emit8(e, OP_LEA);
+    emit8(e, (uint8_t)((reg & 7) << 3 | 5));
+    emit32(e, 0);
+    return e->rw - 4;
+}
+
 /* Arithmetic flags to CTX_SAVE_FLAGS, as ctx.h says, by way of RAX, which keeps its value. */
 static inline void emit_flags_save(struct emit *e, unsigned scratch)
 {
@@ -342,6 +359,40 @@ static inline void emit_land_at(uint8_t *rel32, const uint8_t *target, struct em
 {
     if (!e->overflow)
         emit_patch(rel32, target);
+}
+
+/* call, to a writable-side address of the same code memory */
+static inline void emit_call_to(struct emit *e, const uint8_t *target)
+{
+    emit8(e, 0xe8);
+    emit32(e, (uint32_t)(target - (e->rw + 4)));
+}
+
+/* pop [ctx + disp], where a call has just pushed. */
+static inline void emit_pop_ctx(struct emit *e, int32_t disp)
+{
+    emit8(e, 0x8f);
+    emit_modrm_disp(e, 0, HOST_CTX, disp);
+}
+
+/* cmp dword gs:[index * 4], imm32; returns where the immediate stands, of which an aligned store is whole. */
+static inline uint8_t *emit_cmp_gs_imm32(struct emit *e, unsigned index, uint32_t imm)
+{
+    while (((uintptr_t)e->rw + 9) & 3)
+        emit8(e, 0x90);
+    emit8(e, 0x65);
+    emit8(e, (uint8_t)(0x40 | (index >> 3 & 1) << 1));
+    emit8(e, 0x81);
+    emit8(e, EXT_CMP << 3 | 4);
+    emit8(e, (uint8_t)(2 << 6 | (index & 7) << 3 | 5));
+    emit32(e, 0);
+    emit32(e, imm);
+    return e->rw - 4;
+}
+
+static inline void emit_store32(uint8_t *at, uint32_t value)
+{
+    __atomic_store_n((uint32_t *)(void *)at, value, __ATOMIC_RELEASE);
 }
 
 /* Pads so that a rel32 that starts `ahead` bytes from here lies within eight aligned bytes and can be patched in one store. */

@@ -212,9 +212,9 @@ static int init_jump_caches(struct soft_cpu *cpu, struct err *e)
 {
     int error = 0;
 
-    _Static_assert(JUMP_CACHES * JUMP_CACHE_BYTES == SHADOW_FRONT, "they fill the room in front of the tables");
+    _Static_assert(JUMP_CACHES * (JUMP_CACHE_BYTES + RETURN_CACHE_BYTES) <= SHADOW_FRONT, "they are in the room in front of the tables");
     for (unsigned i = 0; i < JUMP_CACHES && !error; i++)
-        error = jump_cache_init(&cpu->jump[i], mmu_front(cpu) + i * JUMP_CACHE_BYTES, e);
+        error = jump_cache_init(&cpu->jump[i], i, (uint8_t *)mmu_table(cpu, true), cpu->svm->cache, e);
     return error;
 }
 
@@ -223,6 +223,8 @@ static void init_slots(struct soft_cpu *cpu)
     SLOT(cpu, CTX_USER_WRITE) = MMU_TABLE_ENTRIES;
     SLOT(cpu, CTX_READ) = (uint64_t)(mmu_table(cpu, false) - mmu_table(cpu, true));
     SLOT(cpu, CTX_WRITE) = SLOT(cpu, CTX_READ) + MMU_TABLE_ENTRIES;
+    SLOT(cpu, CTX_USER_FETCH) = mmu_fetch_distance(cpu, true);
+    SLOT(cpu, CTX_FETCH) = mmu_fetch_distance(cpu, false);
 }
 
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)

@@ -201,6 +201,20 @@ enum block_end {
     BLOCK_FAULT,
 };
 
+static enum block_end by_link(struct soft_cpu *cpu, const struct block_link *link)
+{
+    cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    return link->far ? BLOCK_ENDED : BLOCK_LINKED;
+}
+
+static bool fill(struct soft_cpu *cpu, const struct cache_miss *miss)
+{
+    gva_t gva = cache_miss_gva(cpu, miss);
+
+    return ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) == 0 && gva_is_canonical(gva) &&
+           mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) == SOFT_OK;
+}
+
 /* Runs the block once, filling shadow entries as it goes. */
 static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
 {
@@ -211,24 +225,20 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
         soft_vec_unpark(cpu);
         switch_to_code(cpu, code);
         uint64_t exit = SLOT(cpu, CTX_EXIT);
-        gva_t gva = SLOT(cpu, CTX_TEMP);
-        unsigned size = exit >> 5 & 0x7f;
+        const struct cache_miss *miss = cache_operand(cpu);
         uint64_t here = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
         switch ((enum code_exit)(exit & 0xf)) {
-        case CODE_EXIT_NEXT: cpu->rip = gva; return BLOCK_ENDED;
-        case CODE_EXIT_UNSHARED: cpu->rip = gva; return BLOCK_LEFT;
-        case CODE_EXIT_LINK:
-            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cpu->svm->cache->blocks[exit >> 32].link[exit >> 8 & 1].guest_off;
-            return BLOCK_LINKED;
+        case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return BLOCK_ENDED;
+        case CODE_EXIT_UNSHARED: cpu->rip = SLOT(cpu, CTX_TEMP); return BLOCK_LEFT;
+        case CODE_EXIT_LINK: return by_link(cpu, &cpu->svm->cache->links[*(const uint32_t *)cache_operand(cpu)]);
         case CODE_EXIT_ATTENTION:
         case CODE_EXIT_STEP:
         case CODE_EXIT_INSN: cpu->rip = here; return BLOCK_LEFT;
         case CODE_EXIT_MISS:
-            cpu->rip = here;
-            if (((gva ^ (gva + size - 1)) & ~PAGE_MASK) || !gva_is_canonical(gva) ||
-                mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
+            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
+            if (!fill(cpu, miss))
                 return BLOCK_LEFT;
-            code = (const void *)(uintptr_t)SLOT(cpu, CTX_RESUME);
+            code = (const uint8_t *)miss + miss->restart;
             continue;
         default: return BLOCK_FAULT;
         }
@@ -332,9 +342,8 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
 static struct block *find_block(struct soft_cpu *cpu, uint32_t mode)
 {
     struct code_place place;
-    bool global;
 
-    return run_find_code(cpu, &place, &global) ? translate_find(cpu, &place, mode) : NULL;
+    return run_find_code(cpu, &place) ? translate_find(cpu, &place, mode) : NULL;
 }
 
 int lockstep_run(struct soft_cpu *cpu, uint32_t mode)

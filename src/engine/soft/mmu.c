@@ -19,7 +19,8 @@ struct fetch_entry {
     uint64_t tag; /* gva of the page | 1 for user code */
     uint32_t gen; /* valid while equal to fetch_gen[global] */
     bool global;
-    bool anew; /* as mmu_fetched_anew() says */
+    bool anew;     /* as mmu_fetched_anew() says */
+    uint8_t shift; /* of the guest's mapping */
     gpa_t gpa;
     const uint8_t *hva;
 };
@@ -354,7 +355,7 @@ int mmu_host(struct soft_cpu *cpu, gva_t gva, unsigned n, unsigned access, void 
 
 /* --- the instruction side --- */
 
-int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global)
+int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva)
 {
     struct soft_mmu *mmu = cpu->mmu;
     uint64_t off = gva & PAGE_MASK;
@@ -373,7 +374,6 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
         if (!r || is_apic_page(cpu, m.gpa)) {
             *gpa = m.gpa;
             *hva = NULL;
-            *global = m.global;
             return SOFT_OK;
         }
         *f = (struct fetch_entry){
@@ -381,6 +381,7 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
             .gen = mmu->fetch_gen[m.global],
             .global = m.global,
             .anew = true,
+            .shift = (uint8_t)m.shift,
             .gpa = m.gpa - off,
             .hva = r->hva + (m.gpa - off - r->gpa),
         };
@@ -388,7 +389,6 @@ int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, 
     }
     *gpa = f->gpa + off;
     *hva = f->hva + off;
-    *global = f->global;
     return SOFT_OK;
 }
 
@@ -399,6 +399,18 @@ bool mmu_fetched_anew(struct soft_cpu *cpu, gva_t gva)
 
     f->anew = false;
     return anew;
+}
+
+void mmu_allow_fetch(struct soft_cpu *cpu, gva_t gva)
+{
+    struct soft_mmu *mmu = cpu->mmu;
+    const struct fetch_entry *f = &mmu->fetch[(gva >> PAGE_SHIFT) % FETCH_ENTRIES];
+
+    if (f->tag != (ALIGN_DOWN(gva, PAGE_SIZE) | (cpu->cpl == 3)) || f->gen != mmu->fetch_gen[f->global])
+        return; /* another page has taken its place: it is asked for once more */
+    shadow_allow_fetch(&mmu->shadow, gva, ram_page(cpu->svm->mem, f->gpa), f->shift, cpu->cpl == 3, f->global);
+    if (mmu->shadow.reclaim)
+        atomic_fetch_or(&cpu->attention, 1);
 }
 
 static void fetch_flush(struct soft_mmu *mmu, bool global)
@@ -419,7 +431,6 @@ void mmu_flush_all(struct soft_cpu *cpu)
     shadow_flush(&cpu->mmu->shadow, true);
     fetch_flush(cpu->mmu, false);
     fetch_flush(cpu->mmu, true);
-    jump_flush_all(cpu);
 }
 
 void mmu_flush_nonglobal(struct soft_cpu *cpu)
@@ -427,7 +438,6 @@ void mmu_flush_nonglobal(struct soft_cpu *cpu)
     cpu->stats.flushes_nonglobal++;
     shadow_flush(&cpu->mmu->shadow, false);
     fetch_flush(cpu->mmu, false);
-    jump_flush_nonglobal(cpu);
 }
 
 void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
@@ -439,12 +449,10 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
         cpu->stats.flushes_large_page++;
         fetch_flush(cpu->mmu, false);
         fetch_flush(cpu->mmu, true);
-        jump_flush_all(cpu);
         return;
     }
     if (((f->tag ^ gva) & ~PAGE_MASK) == 0)
         f->gen = 0;
-    jump_flush_page(cpu, gva);
 }
 
 void mmu_revoke(struct soft_cpu *cpu, uint64_t page)
@@ -470,7 +478,9 @@ uint64_t *mmu_table(struct soft_cpu *cpu, bool user)
     return cpu->mmu->shadow.table[user];
 }
 
-uint8_t *mmu_front(struct soft_cpu *cpu)
+uint64_t mmu_fetch_distance(struct soft_cpu *cpu, bool user)
 {
-    return cpu->mmu->shadow.front;
+    const struct soft_shadow *s = &cpu->mmu->shadow;
+
+    return (uint64_t)(s->fetch[user] - (uint32_t *)(void *)s->table[1]);
 }

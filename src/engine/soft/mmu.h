@@ -54,13 +54,18 @@ int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
  * Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or
  * SOFT_FAULT.
  */
-int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global);
+int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva);
 
 /*
  * After mmu_fetch() of a page: true where nobody has asked since the guest's tables were walked for it. That is when the page may be
  * another, or hold what another process wrote.
  */
 bool mmu_fetched_anew(struct soft_cpu *, gva_t gva);
+
+/*
+ * Translated code of the page at gva, which mmu_fetch() has found, may be entered by jumps of translated code from now on. Parks nothing.
+ */
+void mmu_allow_fetch(struct soft_cpu *, gva_t gva);
 
 /* Each also empties the instruction side. All: CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed. */
 void mmu_flush_all(struct soft_cpu *);
@@ -69,7 +74,7 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 
 /*
  * Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table
- * follows at MMU_TABLE_BYTES, and the supervisor's two follow the user's two.
+ * follows at MMU_TABLE_BYTES, and the supervisor's two follow the user's two. In front of the user's are SHADOW_FRONT zero bytes.
  */
 #ifndef MMU_TABLE_BITS
 #define MMU_TABLE_BITS 36 /* gva bits 12..47 */
@@ -79,8 +84,8 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
 #define MMU_TABLE_ENTRIES BIT(MMU_TABLE_BITS)
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */
-/* SHADOW_FRONT zero bytes that end where the user's read table begins. */
-uint8_t *mmu_front(struct soft_cpu *);
+/* How far the fetch table for a privilege is from the user's read table, in entries of 32 bits: shadow.h. */
+uint64_t mmu_fetch_distance(struct soft_cpu *, bool user);
 
 struct shadow_counts;
 const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *); /* shadow.h */

@@ -82,4 +82,5 @@ void perf_map_add_block(struct perf_map *map, const struct block *b, uint64_t ri
 
     snprintf(name, sizeof(name), "guest:%c%d:%016" PRIx64, b->mode & BLOCK_USER ? 'u' : 'k', b->mode & BLOCK_CODE32 ? 32 : 64, rip);
     perf_map_add(map, b->code, b->code_size, name);
+    perf_map_add(map, b->cold, b->cold_size, name);
 }

@@ -153,19 +153,16 @@ static struct jump_cache *jump_cache_of(struct soft_cpu *cpu, uint32_t mode)
     return &cpu->jump[mode & (JUMP_CACHES - 1)];
 }
 
-bool run_find_code(struct soft_cpu *cpu, struct code_place *place, bool *global)
+bool run_find_code(struct soft_cpu *cpu, struct code_place *place)
 {
     gva_t next = ALIGN_DOWN(cpu->rip, PAGE_SIZE) + PAGE_SIZE;
-    bool next_global;
 
-    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &place->gpa, &place->hva, global) != SOFT_OK || !place->hva)
+    place->linked = false;
+    if (!gva_is_canonical(cpu->rip) || mmu_fetch(cpu, cpu->rip, &place->gpa, &place->hva) != SOFT_OK || !place->hva)
         return false;
     bool may_run_on = next - cpu->rip < INSN_MAX_LEN && gva_is_canonical(next) && (cpu->code_bits == 64 || next <= UINT32_MAX);
-    if (!may_run_on || mmu_fetch(cpu, next, &place->next_gpa, &place->next_hva, &next_global) != SOFT_OK || !place->next_hva) {
+    if (!may_run_on || mmu_fetch(cpu, next, &place->next_gpa, &place->next_hva) != SOFT_OK || !place->next_hva)
         place->next_gpa = GPA_INVALID; /* there may be no such page, and no need for it */
-        return true;
-    }
-    *global = *global && next_global;
     return true;
 }
 
@@ -188,20 +185,25 @@ static bool was_written(struct soft_cpu *cpu, gva_t gva, gpa_t gpa, const uint8_
     return changed;
 }
 
-/* The block at cpu->rip. SOFT_OK, or SOFT_SLOW where there is none: step finds out what is wrong with the address. */
-static int lookup(struct soft_cpu *cpu, uint32_t mode, struct block **b)
+/*
+ * The block at cpu->rip, to which jumps of translated code lead from now on; linked: as in struct code_place. SOFT_OK, or SOFT_SLOW where
+ * there is none: step finds out what is wrong with the address.
+ */
+static int lookup(struct soft_cpu *cpu, uint32_t mode, bool linked, struct block **b)
 {
     struct code_place place;
-    bool global;
 
-    if (!run_find_code(cpu, &place, &global))
+    if (!run_find_code(cpu, &place))
         return SOFT_SLOW;
     if (was_written(cpu, cpu->rip, place.gpa, place.hva) || was_written(cpu, cpu->rip + PAGE_SIZE, place.next_gpa, place.next_hva))
         return SOFT_SLOW; /* step reads what is there */
+    place.linked = linked;
     *b = translate_find(cpu, &place, mode);
     if (!*b)
         return SOFT_SLOW;
-    jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, *b, global);
+    mmu_allow_fetch(cpu, cpu->rip);
+    if (block_crosses(*b))
+        mmu_allow_fetch(cpu, cpu->rip + PAGE_SIZE);
     return SOFT_OK;
 }
 
@@ -229,24 +231,50 @@ static void select_mode(struct soft_cpu *cpu, uint32_t mode)
     jump_cache_flush(jump_cache_of(cpu, mode | BLOCK_UNSHARED));
 }
 
-/* A link's target is in the same page as the block that jumps, so the present mapping of that page serves. */
-static void resolve_link(struct soft_cpu *cpu, uint32_t mode, uint64_t exit)
+static bool is_one_page(gpa_t a, gpa_t b)
+{
+    return ALIGN_DOWN(a, PAGE_SIZE) == ALIGN_DOWN(b, PAGE_SIZE);
+}
+
+/* The block that a link leads to, linked from now on; NULL: none. A near one's is in the page that runs, whose present mapping serves. */
+static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
-    struct block *from = &cache->blocks[exit >> 32];
-    unsigned n = exit >> 8 & 1;
+    struct block_link *link = &cache->links[*(const uint32_t *)cache_operand(cpu)];
+    const struct block *from = &cache->blocks[link->from];
     uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
     struct block *to;
 
-    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + from->link[n].guest_off;
-    if (lookup(cpu, mode, &to) != SOFT_OK)
-        return;
+    cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, !link->far, &to) != SOFT_OK)
+        return NULL;
     smp_lock(cpu); /* both blocks may be gone when it is there */
     if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation && !from->dropped && !to->dropped &&
-        !block_crosses(to) && to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) &&
-        ALIGN_DOWN(to->gpa, PAGE_SIZE) == ALIGN_DOWN(from->gpa, PAGE_SIZE))
-        cache_link(cpu->svm, from, n, to);
+        to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) && (link->far || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
+        cache_link(cpu->svm, link, to);
     smp_unlock(cpu);
+    return to;
+}
+
+/* A jump led to a block that is not mapped at cpu->rip, or of which nobody knows that it is since the last flush. The one that is; NULL: none. */
+static struct block *resolve_stale(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct soft_cache *cache = cpu->svm->cache;
+    struct block *led_to = &cache->blocks[*(const uint32_t *)cache_operand(cpu)];
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
+    struct block *b;
+
+    mode |= led_to->mode & BLOCK_UNSHARED;
+    if (lookup(cpu, mode, false, &b) != SOFT_OK)
+        return NULL;
+    if (b == led_to)
+        return b;
+    jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, b);
+    smp_lock(cpu);
+    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation)
+        cache_cut_far_links(cpu->svm, led_to);
+    smp_unlock(cpu);
+    return b;
 }
 
 static int step_at(struct soft_cpu *cpu, uint64_t guest_off)
@@ -256,15 +284,16 @@ static int step_at(struct soft_cpu *cpu, uint64_t guest_off)
 }
 
 /* A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. */
-static int handle_miss(struct soft_cpu *cpu, uint64_t exit)
+static int handle_miss(struct soft_cpu *cpu, const void **code)
 {
-    gva_t gva = SLOT(cpu, CTX_TEMP);
-    unsigned size = exit >> 5 & 0x7f;
-    bool crosses = ((gva ^ (gva + size - 1)) & ~PAGE_MASK) != 0;
+    const struct cache_miss *miss = cache_operand(cpu);
+    gva_t gva = cache_miss_gva(cpu, miss);
+    bool crosses = ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) != 0;
 
     cpu->stats.misses_crossing += crosses;
-    if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, exit & 16 ? MMU_WRITE : MMU_READ) != SOFT_OK)
-        return step_at(cpu, (uint32_t)exit >> 12);
+    if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) != SOFT_OK)
+        return step_at(cpu, miss->guest_off);
+    *code = (const uint8_t *)miss + miss->restart;
     return SOFT_SLOW; /* once more */
 }
 
@@ -297,46 +326,79 @@ static int handle_fault(struct soft_cpu *cpu)
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
 }
 
+/* Goes on with a block that was found for cpu->rip, or not: its code, or NULL where somebody wants this thread first. */
+static const void *go_on(struct soft_cpu *cpu, const struct block *b)
+{
+    if (!b || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        return NULL;
+    SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
+    return b->code;
+}
+
 /* The block at cpu->rip that shares no lookups, or NULL where step is to come on. */
 static const void *unshared_code(struct soft_cpu *cpu, uint32_t mode)
 {
     struct block *b;
 
-    if (lookup(cpu, mode | BLOCK_UNSHARED, &b) != SOFT_OK || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+    if (lookup(cpu, mode | BLOCK_UNSHARED, false, &b) != SOFT_OK)
         return NULL;
-    return b->code;
+    jump_cache_add(jump_cache_of(cpu, mode | BLOCK_UNSHARED), cpu->rip, b);
+    return go_on(cpu, b);
+}
+
+/* Where to enter translated code at cpu->rip; NULL: nowhere. */
+static const void *entry_point(struct soft_cpu *cpu, uint32_t mode)
+{
+    struct jump_cache *jc = jump_cache_of(cpu, mode);
+    const void *code = jump_cache_find(jc, cpu->rip);
+    struct block *b;
+
+    if (code) {
+        save_flags(cpu);
+        SLOT(cpu, CTX_TEMP) = cpu->rip;
+        return code;
+    }
+    if (lookup(cpu, mode, false, &b) != SOFT_OK)
+        return NULL;
+    jump_cache_add(jc, cpu->rip, b);
+    return go_on(cpu, b);
 }
 
 /* Runs translated code from cpu->rip until something needs C; does that. SOFT_OK or SOFT_EXIT. */
 static int run_code(struct soft_cpu *cpu, uint32_t mode)
 {
-    const void *code = jump_cache_find(jump_cache_of(cpu, mode), cpu->rip);
+    const void *code = entry_point(cpu, mode);
 
-    if (code) {
-        save_flags(cpu);
-    } else {
-        struct block *b;
-        /* A block that begins by leaving for attention would not come on where others write to its page again and again. */
-        if (lookup(cpu, mode, &b) != SOFT_OK || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
-            return soft_step(cpu);
-        code = b->code;
-    }
-    SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
+    /* A block that begins by leaving for attention would not come on where others write to its page again and again. */
+    if (!code)
+        return soft_step(cpu);
     for (;;) {
         cpu->stats.block_entries++;
         enter(cpu, code);
         uint64_t exit = SLOT(cpu, CTX_EXIT);
         int result;
-        cpu->stats.code_exits[exit & 7]++;
+        cpu->stats.code_exits[exit & 0xf]++;
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return SOFT_OK;
-        case CODE_EXIT_LINK: resolve_link(cpu, mode, exit); return SOFT_OK;
         case CODE_EXIT_INSN:
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
             return soft_step_insn(cpu, &cpu->svm->cache->sites[exit >> 32]);
         case CODE_EXIT_STEP: return step_at(cpu, (uint32_t)exit >> 12);
         case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12); return SOFT_OK;
         case CODE_EXIT_FAULT: return handle_fault(cpu);
+        case CODE_EXIT_LINK:
+            code = go_on(cpu, resolve_link(cpu, mode));
+            if (!code)
+                return SOFT_OK;
+            continue;
+        case CODE_EXIT_STALE:
+            cpu->rip = SLOT(cpu, CTX_TEMP);
+            if (cpu->debugger && debugger_steps(cpu))
+                return SOFT_OK;
+            code = go_on(cpu, resolve_stale(cpu, mode));
+            if (!code)
+                return soft_step(cpu);
+            continue;
         case CODE_EXIT_UNSHARED:
             cpu->rip = SLOT(cpu, CTX_TEMP);
             code = unshared_code(cpu, mode);
@@ -344,10 +406,9 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
                 return soft_step(cpu);
             continue;
         case CODE_EXIT_MISS:
-            result = handle_miss(cpu, exit);
+            result = handle_miss(cpu, &code);
             if (result != SOFT_SLOW)
                 return result;
-            code = (const void *)(uintptr_t)SLOT(cpu, CTX_RESUME);
             continue;
         default: BUG_ON(true);
         }

@@ -18,4 +18,4 @@ uint32_t run_mode(const struct soft_cpu *);
 
 /* Where the code at rip is, and whether all of it is mapped globally; false where step has to find out what is wrong. */
 struct code_place;
-bool run_find_code(struct soft_cpu *, struct code_place *, bool *global);
+bool run_find_code(struct soft_cpu *, struct code_place *);

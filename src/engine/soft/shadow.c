@@ -13,8 +13,12 @@
 #define GIANT_COUNT (MMU_TABLE_ENTRIES >> (GIANT_SHIFT - PAGE_SHIFT))
 #define REGION_ENTRIES BIT(REGION_SHIFT - PAGE_SHIFT)
 
-/* A byte of regions: one bit a table, and: */
+#define FETCH_TABLE_BYTES (MMU_TABLE_ENTRIES * sizeof(uint32_t))
+#define FRONT_AND_TABLES (SHADOW_FRONT + 4 * MMU_TABLE_BYTES + 2 * FETCH_TABLE_BYTES)
+
+/* A byte of regions: one bit a table, a bit for both fetch tables, and: */
 #define REGION_LARGE 0x10
+#define REGION_FETCH 0x20
 
 /* A record: entry index 35:0, user 36, write 37, the page's next record 63:38. */
 #define RECORD_INDEX (BIT(36) - 1)
@@ -60,7 +64,7 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     bool ok = true;
 
     *s = (struct soft_shadow){.page_count = page_count};
-    s->front = reserve(SHADOW_FRONT + 4 * MMU_TABLE_BYTES, NULL);
+    s->front = reserve(FRONT_AND_TABLES, NULL);
     if (!MMU_TABLE_IS_WHOLE) {
         s->tag = reserve(4 * MMU_TABLE_BYTES, NULL);
         ok = s->tag != NULL;
@@ -68,13 +72,16 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
     if (s->front) {
         s->table[1] = (uint64_t *)(void *)(s->front + SHADOW_FRONT);
         s->table[0] = s->table[1] + 2 * MMU_TABLE_ENTRIES;
+        s->fetch[1] = (uint32_t *)(void *)(s->table[0] + 2 * MMU_TABLE_ENTRIES);
+        s->fetch[0] = s->fetch[1] + MMU_TABLE_ENTRIES;
     }
     for (unsigned i = 0; i < 2; i++) {
         s->list[i].records = reserve(SHADOW_RECORDS * sizeof(uint64_t), NULL);
         s->list[i].heads = reserve(MAX(page_count, 1) * sizeof(uint64_t), NULL);
         s->list[i].count = 1;
         s->list[i].gen = 1;
-        ok = ok && s->list[i].records && s->list[i].heads;
+        s->fetches[i].records = reserve(SHADOW_FETCHES * sizeof(uint64_t), NULL);
+        ok = ok && s->list[i].records && s->list[i].heads && s->fetches[i].records;
     }
     s->regions = reserve(REGION_COUNT, NULL);
     s->giants = reserve(GIANT_COUNT, NULL);
@@ -82,17 +89,18 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
         return 0;
     shadow_fini(s);
     return err_set(e, ENOMEM,
-                   "cannot reserve 2 TiB of address space for the shadow page tables of a vCPU; "
+                   "cannot reserve 2.5 TiB of address space for the shadow page tables of a vCPU; "
                    "\"ulimit -v unlimited\" and vm.overcommit_memory 0 or 1 allow it (no memory is used by it)");
 }
 
 void shadow_fini(struct soft_shadow *s)
 {
-    release(s->front, SHADOW_FRONT + 4 * MMU_TABLE_BYTES);
+    release(s->front, FRONT_AND_TABLES);
     release(s->tag, 4 * MMU_TABLE_BYTES);
     for (unsigned i = 0; i < 2; i++) {
         release(s->list[i].records, SHADOW_RECORDS * sizeof(uint64_t));
         release(s->list[i].heads, MAX(s->page_count, 1) * sizeof(uint64_t));
+        release(s->fetches[i].records, SHADOW_FETCHES * sizeof(uint64_t));
     }
     release(s->regions, REGION_COUNT);
     release(s->giants, GIANT_COUNT);
@@ -130,11 +138,21 @@ static void list_flush(struct soft_shadow *s, struct shadow_list *list)
     list_forget(s, list);
 }
 
+static void fetches_flush(struct soft_shadow *s, struct shadow_fetches *f)
+{
+    for (uint32_t i = 0; i < f->count; i++)
+        s->fetch[!!(f->records[i] & RECORD_USER)][f->records[i] & RECORD_INDEX] = 0;
+    f->count = 0;
+}
+
 void shadow_flush(struct soft_shadow *s, bool global_too)
 {
     list_flush(s, &s->list[0]);
-    if (global_too)
+    fetches_flush(s, &s->fetches[0]);
+    if (global_too) {
         list_flush(s, &s->list[1]);
+        fetches_flush(s, &s->fetches[1]);
+    }
 }
 
 static inline void populate(struct soft_shadow *s, uint8_t *region, uint8_t bit)
@@ -200,6 +218,23 @@ void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
     }
 }
 
+void shadow_allow_fetch(struct soft_shadow *s, gva_t gva, uint64_t page, unsigned shift, bool user, bool global)
+{
+    struct shadow_fetches *f = &s->fetches[global];
+    uint64_t index = entry_index(gva);
+    uint32_t *entry = &s->fetch[user][index];
+
+    BUG_ON(page >= s->page_count);
+    if (*entry == page + 1)
+        return;
+    if (f->count == SHADOW_FETCHES)
+        fetches_flush(s, f);
+    f->records[f->count++] = index | (user ? RECORD_USER : 0);
+    shadow_note_large(s, gva, shift);
+    populate(s, &s->regions[index >> (REGION_SHIFT - PAGE_SHIFT)], REGION_FETCH);
+    *entry = (uint32_t)page + 1;
+}
+
 /* Zeroes all entries of a 2 MiB region, in the table pages that exist. */
 static void region_clear(struct soft_shadow *s, uint64_t number)
 {
@@ -211,6 +246,8 @@ static void region_clear(struct soft_shadow *s, uint64_t number)
             soft_zero_words(&s->table[user][first], REGION_ENTRIES);
         if (*region & table_bit(user, true))
             soft_zero_words(&s->table[user][MMU_TABLE_ENTRIES + first], REGION_ENTRIES);
+        if (*region & REGION_FETCH)
+            soft_zero_words((uint64_t *)(void *)&s->fetch[user][first], REGION_ENTRIES / 2);
     }
     *region &= (uint8_t)~REGION_LARGE;
 }
@@ -237,6 +274,8 @@ bool shadow_flush_page(struct soft_shadow *s, gva_t gva)
             s->table[user][index] = 0;
         if (s->regions[number] & table_bit(user, true))
             s->table[user][MMU_TABLE_ENTRIES + index] = 0;
+        if (s->regions[number] & REGION_FETCH)
+            s->fetch[user][index] = 0;
     }
     return false;
 }
@@ -272,7 +311,9 @@ bool shadow_maintain(struct soft_shadow *s)
 
         BUG_ON(p != s->table[user]);
         list_forget(s, &s->list[user]);
+        s->fetches[user].count = 0;
     }
+    BUG_ON(reserve(2 * FETCH_TABLE_BYTES, s->fetch[1]) != s->fetch[1]);
     BUG_ON(reserve(REGION_COUNT, s->regions) != s->regions);
     BUG_ON(reserve(GIANT_COUNT, s->giants) != s->giants);
     s->populated = 0;

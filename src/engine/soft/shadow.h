@@ -46,18 +46,32 @@ struct shadow_counts {
 };
 
 /* Room in front of the tables, for others: translated code reaches it by a displacement from the tables' base. */
-#define SHADOW_FRONT MIB(32)
+#define SHADOW_FRONT MIB(34)
+
+/* Pages that a list of fetch entries holds; a full one is flushed. */
+#define SHADOW_FETCHES (1U << 16)
+
+/*
+ * The fetch tables tell translated code which page of guest memory is mapped where, for execution: its number and 1, or 0 where nobody has
+ * asked since the last flush. Their fills are listed as those of the others are.
+ */
+struct shadow_fetches {
+    uint64_t *records; /* [SHADOW_FETCHES]: entry index, and RECORD_USER */
+    uint32_t count;
+};
 
 struct soft_shadow {
     uint8_t *front;             /* SHADOW_FRONT bytes; zero. The user's read table follows them */
     uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
     uint64_t *tag;              /* where the tables are not whole: [user][write][entry], the page that it is for; else NULL */
+    uint32_t *fetch[2];         /* [user]: the fetch tables, behind the others */
     struct shadow_list list[2]; /* [global] */
-    uint8_t *regions;           /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
-    uint8_t *giants;            /* per 1 GiB of gva: whether a 1 GiB page was filled */
-    uint64_t page_count;        /* of guest memory */
-    uint32_t populated;         /* table pages */
-    bool reclaim;               /* populated went past its limit: shadow_maintain() has work */
+    struct shadow_fetches fetches[2];
+    uint8_t *regions;    /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
+    uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */
+    uint64_t page_count; /* of guest memory */
+    uint32_t populated;  /* table pages */
+    bool reclaim;        /* populated went past its limit: shadow_maintain() has work */
     struct shadow_counts counts;
 };
 
@@ -74,6 +88,9 @@ struct shadow_fill {
 
 /* Makes the read entry, and with write the write entry too. */
 void shadow_fill(struct soft_shadow *, const struct shadow_fill *);
+
+/* Page number `page` of guest memory may be executed at gva. shift as above. */
+void shadow_allow_fetch(struct soft_shadow *, gva_t gva, uint64_t page, unsigned shift, bool user, bool global);
 
 /* The entry for gva: hva - gva of its page, or 0. */
 uint64_t shadow_lookup(const struct soft_shadow *, gva_t gva, bool user, bool write);

@@ -214,5 +214,4 @@ void smc_service(struct soft_cpu *cpu)
         smc_drop_stale(cpu->svm);
         smp_unlock(cpu);
     }
-    cache_forget_dropped(cpu);
 }

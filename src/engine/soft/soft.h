@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "cpu/vcpu.h"
+#include "engine/soft/ctx.h"
 #include "engine/soft/insn.h"
 #include "event/loop.h"
 #include "mem/mem.h"
@@ -45,7 +46,7 @@ struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entrie
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t code_exits[8]; /* from translated code, by enum code_exit */
+    uint64_t code_exits[9]; /* from translated code, by enum code_exit */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
     /* What translated code missed and a fill could not serve: the guest's own fault, a device, a page that may not be written here. */
     uint64_t misses_faulted, misses_device, misses_protected, misses_crossing;
@@ -60,8 +61,8 @@ struct soft_cpu {
     uint64_t gpr[GPR_COUNT];
     uint64_t stack[2]; /* room below the context pointer */
     uint64_t rip;
-    uint64_t rflags;   /* complete while C runs */
-    uint64_t slot[16]; /* translated code's own: ctx.h */
+    uint64_t rflags;          /* complete while C runs */
+    uint64_t slot[CTX_SLOTS]; /* translated code's own: ctx.h */
 
     /* --- architectural state --- */
     uint64_t next_rip;
@@ -113,8 +114,7 @@ struct soft_cpu {
     atomic_uint asleep;           /* the thread waits on attention */
     atomic_uint gate;             /* smp.h: whether the thread uses the tables, or somebody else does */
     atomic_bool stale;            /* smc.h: code was written to, look before the next block */
-    uint32_t seen_drops;          /* cache.h: as of these drops the jump caches are */
-    uint32_t seen_generation;     /* and as of this flush what the host CPU may have fetched */
+    uint32_t seen_generation;     /* cache.h: as of this flush is what the host CPU may have fetched */
     struct cpu_state *init_state; /* work space of soft_cpu_init_reset() */
     void *alt_stack;              /* for signals while guest code has the stack pointer */
 

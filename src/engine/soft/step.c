@@ -91,11 +91,10 @@ static unsigned bytes_inside(const struct soft_cpu *cpu)
 static int fetch_first(struct soft_cpu *cpu, struct code_bytes *code)
 {
     gva_t gva;
-    bool global;
     int result = code_address(cpu, 0, &gva);
 
     if (result == SOFT_OK)
-        result = mmu_fetch(cpu, gva, &code->gpa, &code->at, &global);
+        result = mmu_fetch(cpu, gva, &code->gpa, &code->at);
     if (result != SOFT_OK)
         return result;
     if (!code->at)
@@ -108,12 +107,11 @@ static int fetch_rest(struct soft_cpu *cpu, struct code_bytes *code)
 {
     gpa_t gpa;
     const uint8_t *next;
-    bool global;
     gva_t gva;
     int result = code_address(cpu, code->avail, &gva);
 
     if (result == SOFT_OK)
-        result = mmu_fetch(cpu, gva, &gpa, &next, &global);
+        result = mmu_fetch(cpu, gva, &gpa, &next);
     if (result != SOFT_OK)
         return result;
     if (!next)

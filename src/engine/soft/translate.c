@@ -7,6 +7,7 @@
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/perf_map.h"
+#include "engine/soft/ram.h"
 #include "engine/soft/smc.h"
 #include "engine/soft/smp.h"
 #include "engine/soft/tsc.h"
@@ -94,20 +95,34 @@ void trans_step_exit(struct trans *t)
     t->ended = true;
 }
 
-struct trans_cold *trans_cold_step(struct trans *t)
+struct trans_cold *trans_cold(struct trans *t, enum trans_cold_kind kind)
 {
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
-    *cold = (struct trans_cold){.gva_reg = HOST_S1,
-                                .exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12,
-                                .restart = t->insn_start,
-                                .flags_saved = t->flags_saved};
+    *cold = (struct trans_cold){.kind = kind, .flags_saved = t->flags_saved, .guest_off = t->off[t->at], .restart = t->insn_start};
     return cold;
 }
 
-static void add_link(struct trans *t, unsigned n, uint8_t *site, unsigned guest_off)
+void trans_cold_from(struct trans_cold *cold, uint8_t *site)
 {
-    t->block->link[n] = (struct block_link){.site = site, .guest_off = (uint16_t)guest_off, .to = BLOCK_NONE};
+    cold->sites[cold->site_count++] = site;
+}
+
+struct trans_cold *trans_cold_step(struct trans *t)
+{
+    struct trans_cold *cold = trans_cold(t, COLD_EXIT);
+
+    cold->exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12;
+    return cold;
+}
+
+void trans_link(struct trans *t, uint8_t *site, bool far, int64_t guest_off)
+{
+    struct block *b = t->block;
+
+    BUG_ON(b->link_count == BLOCK_MAX_LINKS);
+    t->cache->links[b->first_link + b->link_count++] = (struct block_link){
+        .site = site, .far = far, .guest_off = far ? 0 : (uint16_t)guest_off, .from = (uint32_t)(b - t->cache->blocks), .to = BLOCK_NONE};
 }
 
 bool trans_is_linked(const struct trans *t, int64_t guest_off)
@@ -115,37 +130,45 @@ bool trans_is_linked(const struct trans *t, int64_t guest_off)
     return guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE && !trans_runs_on(t, guest_off);
 }
 
-void trans_goto(struct trans *t, int64_t guest_off, unsigned link)
+static void emit_far(struct trans *t, int64_t guest_off)
+{
+    emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
+    trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
+    trans_flags_hand_over(t);
+    emit_align_site(&t->e, 1);
+    trans_link(t, emit_jmp(&t->e), true, guest_off);
+}
+
+void trans_goto(struct trans *t, int64_t guest_off)
 {
     if (trans_is_linked(t, guest_off)) {
         if (t->wanted_behind)
             trans_flags_use(t);
         emit_align_site(&t->e, 1);
-        add_link(t, link, emit_jmp(&t->e), (unsigned)guest_off);
+        trans_link(t, emit_jmp(&t->e), false, guest_off);
     } else {
-        emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-        trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
-        trans_dispatch(t);
+        emit_far(t, guest_off);
     }
     t->ended = true;
 }
 
-static void emit_cold_unshared(struct trans *t, const struct trans_cold *cold)
+static void emit_miss(struct trans *t, const struct trans_cold *cold)
 {
-    emit_land(&t->e, cold->sites[0]);
-    emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-    emit_lea(&t->e, HOST_S1, HOST_S1, cold->guest_off);
-    trans_jump(t, t->mode | BLOCK_UNSHARED, t->cache->exit_unshared);
+    struct emit *e = &t->e;
+    struct cache_miss miss = {.guest_off = (uint16_t)cold->guest_off,
+                              .size = (uint8_t)cold->size,
+                              .gva_reg = (uint8_t)(cold->gva_reg & 0xf),
+                              .write = cold->write};
+
+    emit_call_to(e, t->cache->call_miss[cold->flags_saved]);
+    miss.restart = (int32_t)(cold->restart - e->rw);
+    emit_bytes(e, (const uint8_t *)&miss, sizeof(miss));
 }
 
 static void emit_cold(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
 
-    if (cold->unshared) {
-        emit_cold_unshared(t, cold);
-        return;
-    }
     if (cold->unaligned) {
         emit_land(e, cold->unaligned);
         emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
@@ -153,28 +176,39 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     }
     for (unsigned i = 0; i < cold->site_count; i++)
         emit_land(e, cold->sites[i]);
-    if (cold->flags_saved)
-        emit_flags_restore(e);
-    emit_mov(e, HOST_S1, cold->gva_reg);
-    static const uint8_t lea_s2_rip[] = {0x4c, 0x8d, 0x15};
-    emit_bytes(e, lea_s2_rip, sizeof(lea_s2_rip));
-    emit32(e, (uint32_t)(cold->restart - (e->rw + 4)));
-    emit_store_ctx(e, HOST_S2, CTX_RESUME);
-    emit_exit(t, cold->exit);
+    t->flags_saved = cold->flags_saved;
+    switch (cold->kind) {
+    case COLD_MISS: emit_miss(t, cold); break;
+    case COLD_EXIT:
+        trans_flags_use(t);
+        emit_exit(t, cold->exit);
+        break;
+    case COLD_UNSHARED:
+        emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
+        emit_lea(e, HOST_S1, HOST_S1, cold->guest_off);
+        trans_jump(t, t->mode | BLOCK_UNSHARED, t->cache->exit_unshared);
+        break;
+    case COLD_FAR: emit_far(t, cold->guest_off); break;
+    case COLD_RETURN:
+        emit_align_site(e, 1);
+        trans_link(t, emit_jmp(e), true, cold->guest_off);
+        break;
+    case COLD_DISPATCH: trans_jump(t, t->mode & ~BLOCK_UNSHARED, t->cache->exit_next); break;
+    case COLD_STALE:
+        emit_call_to(e, t->cache->call_stale);
+        emit32(e, (uint32_t)(t->block - t->cache->blocks));
+        break;
+    }
 }
 
 static void emit_link_exits(struct trans *t)
 {
-    uint32_t number = (uint32_t)(t->block - t->cache->blocks);
-
-    for (unsigned n = 0; n < 2; n++) {
-        struct block_link *link = &t->block->link[n];
-        if (!link->site)
-            continue;
+    for (unsigned n = 0; n < t->block->link_count; n++) {
+        struct block_link *link = &t->cache->links[t->block->first_link + n];
         link->unlinked = t->e.rw;
         emit_land(&t->e, link->site);
-        emit_store_ctx_imm32(&t->e, CTX_EXIT + 4, number);
-        emit_exit(t, CODE_EXIT_LINK | n << 8);
+        emit_call_to(&t->e, link->far ? t->cache->call_far_link : t->cache->call_link);
+        emit32(&t->e, t->block->first_link + n);
     }
 }
 
@@ -186,12 +220,12 @@ static void emit_link_exits(struct trans *t)
 static void emit_poll(struct trans *t)
 {
     struct emit *e = &t->e;
-    struct trans_cold *cold = &t->cold[t->cold_count++];
+    struct trans_cold *cold = trans_cold(t, COLD_EXIT);
 
-    *cold = (struct trans_cold){.gva_reg = HOST_S1, .exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12, .restart = e->rw};
+    cold->exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12;
     if (t->count && t->live[0] == 0) {
         emit_cmp_ctx_zero(e, ATTENTION_DISP);
-        cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+        trans_cold_from(cold, emit_jcc(e, CC_NZ));
         return;
     }
     emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
@@ -200,7 +234,7 @@ static void emit_poll(struct trans *t)
     uint8_t *skip = e->rw;
     emit8(e, 0);
     emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
-    cold->sites[cold->site_count++] = emit_jmp(e);
+    trans_cold_from(cold, emit_jmp(e));
     if (!e->overflow)
         *skip = (uint8_t)(e->rw - (skip + 1));
     emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
@@ -231,17 +265,35 @@ static bool emit_insn(struct trans *t)
     }
 }
 
-/* A jump that looks for the block leaves flags in CTX_SAVE_FLAGS. */
+/* The block's page, and the one that it runs on into, must be mapped where the jump in HOST_S1 leads. */
+static uint8_t *emit_check(struct trans *t, struct trans_cold *cold, gpa_t page)
+{
+    struct emit *e = &t->e;
+
+    emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, t->mode & BLOCK_USER ? CTX_USER_FETCH : CTX_FETCH);
+    uint8_t *check = emit_cmp_gs_imm32(e, HOST_S2, (uint32_t)ram_page(t->cpu->svm->mem, page) + 1);
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
+    return check;
+}
+
 static void emit_dispatch_entry(struct trans *t)
 {
+    struct emit *e = &t->e;
     struct block *b = t->block;
+    struct trans_cold *cold = trans_cold(t, COLD_STALE);
 
-    b->dispatch = b->code;
-    if (t->count && !t->live[0])
-        return;
-    b->dispatch = t->e.rw + t->e.rx_delta;
-    emit_flags_restore(&t->e);
-    emit_land_at(emit_jmp(&t->e), b->code - t->e.rx_delta, &t->e);
+    b->dispatch = e->rw + e->rx_delta;
+    emit_page_number(e, HOST_S2, HOST_S1);
+    b->check = emit_check(t, cold, b->gpa);
+    if (block_crosses(b)) {
+        emit_lea(e, HOST_S2, HOST_S1, (int32_t)PAGE_SIZE);
+        emit_page_number(e, HOST_S2, HOST_S2);
+        emit_check(t, cold, b->next_gpa);
+    }
+    emit_and_page_start(e, HOST_S1);
+    emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
+    if (!t->count || t->live[0])
+        emit_flags_restore(e);
 }
 
 static struct block_mark *add_mark(struct trans *t)
@@ -260,6 +312,7 @@ static void emit_body(struct trans *t)
 {
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
+        uint8_t link_count = t->block->link_count;
         bool flags_saved = t->flags_saved;
         struct block_mark *mark = add_mark(t);
         t->insn_start = t->e.rw;
@@ -271,7 +324,7 @@ static void emit_body(struct trans *t)
         t->e.rw = t->insn_start;
         t->cold_count = cold_count;
         t->flags_saved = flags_saved;
-        t->block->link[0].site = t->block->link[1].site = NULL;
+        t->block->link_count = link_count;
         trans_step_exit(t);
     }
     if (t->ended)
@@ -281,7 +334,7 @@ static void emit_body(struct trans *t)
     if (t->count == 0)
         trans_step_exit(t); /* nobody knows the next page */
     else
-        trans_goto(t, t->off[t->count], 0);
+        trans_goto(t, t->off[t->count]);
 }
 
 /* Counting costs three instructions a block, so only with statistics wanted. */
@@ -294,18 +347,31 @@ static void emit_count(struct trans *t)
     emit_store_ctx(&t->e, HOST_S1, CTX_INSNS);
 }
 
-static void emit_block(struct trans *t)
+/* Where only links lead to a block, so far, its entry for other jumps is cold. */
+static void emit_block(struct trans *t, bool linked)
 {
-    t->block->first_mark = t->cache->mark_count;
+    struct block *b = t->block;
+
     t->at = 0;
+    if (!linked)
+        emit_dispatch_entry(t);
+    b->code = t->e.rw + t->e.rx_delta;
     emit_poll(t);
-    t->block->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - t->block->code);
+    b->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - b->code);
     emit_count(t);
     emit_body(t);
+
+    struct emit hot = t->e;
+    t->e = t->cold_e;
+    if (linked) {
+        emit_dispatch_entry(t);
+        emit_land_at(emit_jmp(&t->e), b->code - t->e.rx_delta, &t->e);
+    }
     for (unsigned i = 0; i < t->cold_count; i++)
         emit_cold(t, &t->cold[i]);
     emit_link_exits(t);
-    emit_dispatch_entry(t);
+    t->cold_e = t->e;
+    t->e = hot;
 }
 
 static void keep_source(struct trans *t)
@@ -319,6 +385,11 @@ static void keep_source(struct trans *t)
             cache->source[cache->source_used++] = t->insn[i].bytes[k];
 }
 
+static struct emit emitter(const struct soft_cache *cache, size_t at)
+{
+    return (struct emit){.rw = cache->mem.rw + at, .end = cache->mem.rw + at + BLOCK_MAX_CODE, .rx_delta = cache->mem.rx - cache->mem.rw};
+}
+
 /* code_lock is held, and the page is protected. */
 static struct block *translate_block(struct soft_cpu *cpu, const struct code_place *place, uint32_t mode)
 {
@@ -328,27 +399,35 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     uint64_t start = tsc_host();
 
     BUG_ON(cpu->vec_live);
-    *b = (struct block){.gpa = place->gpa, .next_gpa = GPA_INVALID, .mode = mode, .code = cache->mem.rx + cache->used};
+    *b = (struct block){.gpa = place->gpa,
+                        .next_gpa = GPA_INVALID,
+                        .mode = mode,
+                        .first_link = cache->link_count,
+                        .first_mark = cache->mark_count,
+                        .cold = cache->mem.rx + CACHE_COLD + cache->cold_used};
     t->cpu = cpu;
     t->cache = cache;
     t->block = b;
     t->mode = mode;
     t->cold_count = 0;
     t->ended = false;
-    t->e = (struct emit){
-        .rw = cache->mem.rw + cache->used, .end = cache->mem.rw + cache->used + BLOCK_MAX_CODE, .rx_delta = cache->mem.rx - cache->mem.rw};
+    t->e = emitter(cache, cache->used);
+    t->cold_e = emitter(cache, CACHE_COLD + cache->cold_used);
     t->page = place->hva - (place->gpa & PAGE_MASK);
     decode_block(t, place);
     trans_flags_find(t);
     trans_share_find(t);
     b->flags_wanted = t->wanted_behind;
-    emit_block(t);
-    BUG_ON(t->e.overflow);
+    emit_block(t, place->linked);
+    BUG_ON(t->e.overflow || t->cold_e.overflow);
 
     cache->mark_count += b->mark_count;
+    cache->link_count += b->link_count;
     keep_source(t);
     b->code_size = (uint32_t)(t->e.rw + t->e.rx_delta - b->code);
-    cache->used = ALIGN_UP(cache->used + b->code_size, 16);
+    b->cold_size = (uint32_t)(t->cold_e.rw + t->cold_e.rx_delta - b->cold);
+    cache->used = ALIGN_UP((size_t)(t->e.rw - cache->mem.rw), 16);
+    cache->cold_used += b->cold_size;
     cache_insert(cpu->svm, b);
     cpu->stats.blocks_translated++;
     cpu->stats.bytes_translated += b->guest_bytes;

@@ -6,18 +6,30 @@
 
 #define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 4)
 
-/* Code out of the hot path: where a shadow lookup that found nothing goes on. */
+enum trans_cold_kind {
+    COLD_MISS,     /* a shadow lookup found nothing */
+    COLD_EXIT,     /* leaves for what exit says */
+    COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
+    COLD_FAR,      /* goes on at guest_off, out of the page */
+    COLD_RETURN,   /* where a return to guest_off comes from the return cache */
+    COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already */
+    COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
+};
+
+/* Code out of the way of the rest. */
 struct trans_cold {
+    enum trans_cold_kind kind;
     uint8_t *sites[3]; /* rel32s of the branches that come here */
     unsigned site_count;
-    bool unshared; /* goes on at guest_off in a block that shares no lookups; the rest does not count */
-    uint16_t guest_off;
-    unsigned gva_reg;       /* holds the address */
-    uint32_t exit;          /* CTX_EXIT's value */
+    bool flags_saved; /* as in struct trans */
+    int32_t guest_off;
+    uint32_t exit; /* CTX_EXIT's value */
+    /* Of a miss: */
+    unsigned gva_reg; /* holds the address */
+    unsigned size;    /* bytes of the access */
+    bool write;
     const uint8_t *restart; /* writable address of the instruction's first byte */
-    bool flags_saved;       /* as in struct trans */
     uint8_t *unaligned;     /* rel32 of the branch for an address that may cross a page; NULL: none */
-    unsigned size;          /* bytes of that access */
     uint8_t *aligned;       /* where it goes on when it does not */
 };
 
@@ -33,6 +45,7 @@ struct trans {
     struct soft_cache *cache;
     struct block *block;
     struct emit e;
+    struct emit cold_e; /* the same for the block's cold part */
     uint32_t mode;
     const uint8_t *page; /* guest bytes */
 
@@ -57,6 +70,7 @@ struct code_place {
     const uint8_t *hva;
     gpa_t next_gpa;          /* of the page behind that in linear memory, for instructions that may run on into it; else GPA_INVALID */
     const uint8_t *next_hva; /* its first byte */
+    bool linked;             /* the guest came by a near link, and so may not come by other jumps */
 };
 
 /*
@@ -149,8 +163,12 @@ bool trans_control(struct trans *);
 bool trans_runs_on(const struct trans *, int64_t guest_off);
 /* Whether a jump to a guest offset is a link, which is one to this page, but for what depends on the next one's mapping too. */
 bool trans_is_linked(const struct trans *, int64_t guest_off);
-/* Ends the block: goes on at a guest offset of this page (which may be the next page's start). link: 0 or 1. */
-void trans_goto(struct trans *, int64_t guest_off, unsigned link);
+/* Ends the block: goes on at a guest offset from this page's start. */
+void trans_goto(struct trans *, int64_t guest_off);
+/* A branch to the guest offset, whose rel32 is the site's, which is whole in eight aligned bytes. */
+void trans_link(struct trans *, uint8_t *site, bool far, int64_t guest_off);
+/* New cold code at the running instruction. */
+struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
 /* Ends the block: goes on at the address in HOST_S1. */
 void trans_dispatch(struct trans *);
 /* The same through a jump cache, with nothing but the address's own: on with the code that entry has, or out. */
@@ -159,6 +177,8 @@ void trans_jump(struct trans *, uint32_t mode, const uint8_t *out);
 void trans_step_exit(struct trans *);
 /* Leaves for step before the running instruction from a branch that the caller emits next. */
 struct trans_cold *trans_cold_step(struct trans *);
+/* The rel32 of a branch to the cold code. */
+void trans_cold_from(struct trans_cold *, uint8_t *site);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
 void trans_push_lookup(struct trans *);
 void trans_push_done(struct trans *);

@@ -151,19 +151,53 @@ void trans_dispatch(struct trans *t)
     t->ended = true;
 }
 
+/* On through the entry that HOST_S2 points to, if it is for the address in HOST_S1. */
+static void jump_by_entry(struct emit *e, unsigned scale, int32_t disp, uint8_t **otherwise)
+{
+    emit_gs_index(e, OP_CMP_LOAD, HOST_S1, HOST_S2, scale, disp + (int32_t)offsetof(struct jump_entry, tag));
+    *otherwise = emit_jcc(e, CC_NZ);
+    emit_gs_index(e, OP_GROUP5, 4, HOST_S2, scale, disp + (int32_t)offsetof(struct jump_entry, code));
+}
+
 void trans_jump(struct trans *t, uint32_t mode, const uint8_t *out)
 {
-    int32_t cache = JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1));
     struct emit *e = &t->e;
+    uint8_t *otherwise;
 
     _Static_assert(sizeof(struct jump_entry) == 16, "twice the scale of an index");
     emit_op_reg(e, OP_MOV_LOAD, false, HOST_S2, HOST_S1);
     emit_op_imm32(e, EXT_AND, HOST_S2, (int32_t)((JUMP_ENTRIES - 1) * 2));
-    emit_op_gs(e, OP_CMP_LOAD, HOST_S1, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, tag));
-    emit_land_at(emit_jcc(e, CC_NZ), out, e);
-    emit_and_page_start(e, HOST_S1);
-    emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
-    emit_op_gs(e, OP_GROUP5, 4, HOST_S2, cache + (int32_t)offsetof(struct jump_entry, code));
+    jump_by_entry(e, 8, JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1)), &otherwise);
+    emit_land_at(otherwise, out, e);
+}
+
+/* --- the return cache: entries are 16 bytes, one for each 8 of the stack --- */
+
+static int32_t return_cache(const struct trans *t)
+{
+    return RETURN_CACHE_DISP(t->mode & ~BLOCK_UNSHARED & (JUMP_CACHES - 1));
+}
+
+static void return_index(struct trans *t, unsigned dst)
+{
+    emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, HOST_SP);
+    emit_op_imm32(&t->e, EXT_AND, dst, (RETURN_ENTRIES - 1) * 8);
+}
+
+/* value has the return address that was pushed, and is lost, as is scratch. */
+static void remember_return(struct trans *t, unsigned value, unsigned scratch)
+{
+    struct emit *e = &t->e;
+
+    if (!t->flags_saved && t->live[t->at])
+        emit_flags_save(e, scratch);
+    t->flags_saved = true;
+    return_index(t, scratch);
+    emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
+    struct trans_cold *cold = trans_cold(t, COLD_RETURN);
+    cold->guest_off = t->off[t->at + 1];
+    trans_cold_from(cold, emit_lea_rip(e, value));
+    emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, code));
 }
 
 /* Guest offset of a relative branch's target, from the page's start; false when it is out of a LEA's reach. */
@@ -198,7 +232,7 @@ static bool emit_jump(struct trans *t)
     if (current(t)->op[0].kind == OPERAND_REL) {
         if (!target_of(t, &off))
             return false;
-        trans_goto(t, off, 0);
+        trans_goto(t, off);
         return true;
     }
     if (!load_target(t))
@@ -214,6 +248,7 @@ static void push_return_address(struct trans *t)
         emit_lea(&t->e, HOST_S1, HOST_S1, t->off[t->at + 1]);
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
+        remember_return(t, HOST_S1, HOST_S2);
         return;
     }
     trans_push_lookup(t);
@@ -222,6 +257,7 @@ static void push_return_address(struct trans *t)
     trans_lea(t, HOST_S2, HOST_S2, t->off[t->at + 1]);
     emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
+    remember_return(t, HOST_S2, HOST_S1);
 }
 
 static bool emit_call(struct trans *t)
@@ -233,7 +269,7 @@ static bool emit_call(struct trans *t)
         if (!target_of(t, &off))
             return false;
         push_return_address(t);
-        trans_goto(t, off, 0);
+        trans_goto(t, off);
         return true;
     }
     if (!load_target(t))
@@ -250,10 +286,16 @@ static bool emit_return(struct trans *t)
     const struct insn *insn = current(t);
     int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
 
+    uint8_t *otherwise;
+
     unsigned top = lookup_top(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
+    trans_flags_hand_over(t);
+    return_index(t, HOST_S2);
     trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t) + extra);
-    trans_dispatch(t);
+    jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
+    trans_cold_from(trans_cold(t, COLD_DISPATCH), otherwise);
+    t->ended = true;
     return true;
 }
 
@@ -265,20 +307,16 @@ static bool emit_conditional(struct trans *t)
 
     if (!target_of(t, &off))
         return false;
-    if (trans_is_linked(t, off)) {
-        trans_flags_use(t);
-        emit_align_site(&t->e, 2);
-        uint8_t *site = emit_jcc(&t->e, insn->opcode & 0xf);
-        t->block->link[1] = (struct block_link){.site = site, .guest_off = (uint16_t)off, .to = BLOCK_NONE};
-        trans_goto(t, t->off[t->at + 1], 0);
-        return true;
-    }
     trans_flags_use(t);
-    uint8_t *taken = emit_jcc(&t->e, insn->opcode & 0xf);
-    trans_goto(t, t->off[t->at + 1], 0);
-    emit_land(&t->e, taken);
-    t->flags_saved = false;
-    trans_goto(t, off, 1);
+    if (trans_is_linked(t, off)) {
+        emit_align_site(&t->e, 2);
+        trans_link(t, emit_jcc(&t->e, insn->opcode & 0xf), false, off);
+    } else {
+        struct trans_cold *cold = trans_cold(t, COLD_FAR);
+        cold->guest_off = (int32_t)off;
+        trans_cold_from(cold, emit_jcc(&t->e, insn->opcode & 0xf));
+    }
+    trans_goto(t, t->off[t->at + 1]);
     return true;
 }
 

@@ -110,15 +110,11 @@ unsigned trans_address(struct trans *t)
 
 static struct trans_cold *cold_miss(struct trans *t, unsigned gva_reg, unsigned size, bool write)
 {
-    struct trans_cold *cold = &t->cold[t->cold_count++];
-
     trans_flags_keep(t);
-    *cold = (struct trans_cold){
-        .gva_reg = gva_reg,
-        .exit = CODE_EXIT_MISS | (uint32_t)write << 4 | size << 5 | (uint32_t)t->off[t->at] << 12,
-        .restart = t->insn_start,
-        .flags_saved = t->flags_saved,
-    };
+    struct trans_cold *cold = trans_cold(t, COLD_MISS);
+    cold->gva_reg = gva_reg;
+    cold->size = size;
+    cold->write = write;
     return cold;
 }
 
@@ -132,7 +128,7 @@ static void find_entry(struct trans *t, struct trans_cold *cold, unsigned gva_re
         emit_op_mem(e, OP_ADD_LOAD, true, HOST_S2, HOST_CTX, user ? CTX_USER_WRITE : write ? CTX_WRITE : CTX_READ);
     emit_op_gs(e, OP_MOV_LOAD, HOST_S2, HOST_S2, 0);
     emit_op_reg(e, OP_TEST, true, HOST_S2, HOST_S2);
-    cold->sites[cold->site_count++] = emit_jcc(e, CC_Z);
+    trans_cold_from(cold, emit_jcc(e, CC_Z));
 }
 
 void trans_lookup_entry(struct trans *t, unsigned gva_reg, unsigned size, bool write)
@@ -147,11 +143,10 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
 
     if (size > 8 || (size & (size - 1))) {
         emit_test_crossing(e, gva_reg, size, HOST_S2);
-        cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+        trans_cold_from(cold, emit_jcc(e, CC_NZ));
     } else if (size > 1) { /* nearly all are aligned, and so cross nothing */
         emit_test_low(e, gva_reg, (uint8_t)(size - 1));
         cold->unaligned = emit_jcc(e, CC_NZ);
-        cold->size = size;
         cold->aligned = e->rw;
     }
     find_entry(t, cold, gva_reg, write);

@@ -142,28 +142,17 @@ void trans_share_find(struct trans *t)
     }
 }
 
-/* Leaves for the block that shares nothing, from a branch that the caller emits next. */
-static struct trans_cold *cold_unshared(struct trans *t)
-{
-    struct trans_cold *cold = &t->cold[t->cold_count++];
-
-    *cold = (struct trans_cold){.unshared = true, .guest_off = t->off[t->at]};
-    return cold;
-}
-
 bool trans_shared(struct trans *t, unsigned base, bool write)
 {
     const struct trans_share *share = &t->share[t->at];
     struct emit *e = &t->e;
-    struct trans_cold *cold;
 
     if (!share->leads)
         return share->follows;
     trans_flags_keep(t);
     emit_lea(e, HOST_S1, base, share->lo);
-    cold = cold_unshared(t);
     emit_test_crossing(e, HOST_S1, share->span, HOST_S2);
-    cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+    trans_cold_from(trans_cold(t, COLD_UNSHARED), emit_jcc(e, CC_NZ));
     trans_lookup_entry(t, HOST_S1, 1, write);
     return true;
 }

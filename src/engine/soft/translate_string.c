@@ -44,7 +44,7 @@ bool trans_is_string(uint32_t mode, const struct insn *insn)
 
 static void leave_if(struct emit *e, struct trans_cold *cold, unsigned cc)
 {
-    cold->sites[cold->site_count++] = emit_jcc(e, cc);
+    trans_cold_from(cold, emit_jcc(e, cc));
 }
 
 /* What this code does not serve: downwards, and elements that may cross a page. */

@@ -55,7 +55,7 @@ static void leave_if_interrupt_waits(struct trans *t)
     emit8(&t->e, 0x80); /* cmp byte [ctx + interrupt_waits], 0 */
     emit_modrm_disp(&t->e, EXT_CMP, HOST_CTX, CTX_OF(interrupt_waits));
     emit8(&t->e, 0);
-    cold->sites[cold->site_count++] = emit_jcc(&t->e, CC_NZ);
+    trans_cold_from(cold, emit_jcc(&t->e, CC_NZ));
 }
 
 static bool emit_sti(struct trans *t)
@@ -129,7 +129,7 @@ static void emit_popf(struct trans *t)
     emit_op_mem(e, OP_XOR_LOAD, true, HOST_S1, HOST_CTX, CTX_RFLAGS);
     cold = trans_cold_step(t);
     emit_test_imm32(e, HOST_S1, ~(int32_t)(FLAG_ARITH | FLAG_IF));
-    cold->sites[cold->site_count++] = emit_jcc(e, CC_NZ);
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
     emit_test_imm32(e, HOST_S2, FLAG_IF);
     uint8_t *off = emit_jcc(e, CC_Z);
     leave_if_interrupt_waits(t);
