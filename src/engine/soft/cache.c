@@ -64,6 +64,8 @@ static void emit_common(struct soft_cache *cache)
     cache->exit_unshared = emit_not_found(cache, &e, CODE_EXIT_UNSHARED);
     cache->call_miss[0] = emit_called(cache, &e, CODE_EXIT_MISS, false);
     cache->call_miss[1] = emit_called(cache, &e, CODE_EXIT_MISS, true);
+    cache->call_unaligned[0] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, false);
+    cache->call_unaligned[1] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, true);
     cache->call_link = emit_called(cache, &e, CODE_EXIT_LINK, false);
     cache->call_far_link = emit_called(cache, &e, CODE_EXIT_LINK, true);
     cache->call_stale = emit_called(cache, &e, CODE_EXIT_STALE, true);
@@ -290,6 +292,43 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
     for (uint32_t n = *crossing; n != BLOCK_NONE; n = cache->blocks[n].next_crossing)
         drop_block(cache, &cache->blocks[n]);
     *head = *crossing = BLOCK_NONE;
+}
+
+/* --- accesses that are not aligned --- */
+
+static uint32_t unaligned_bit(gpa_t gpa)
+{
+    return (uint32_t)(gpa * 0x9e3779b97f4a7c15ULL >> 32 & (CACHE_UNALIGNED_BITS - 1));
+}
+
+bool cache_is_unaligned(const struct soft_cache *cache, gpa_t gpa)
+{
+    return cache->unaligned[unaligned_bit(gpa) / 64] >> unaligned_bit(gpa) % 64 & 1;
+}
+
+/* Cold parts lie in the order of their blocks' numbers too. */
+static struct block *block_of_cold(struct soft_cache *cache, const uint8_t *pc)
+{
+    uint32_t low = BLOCK_NONE + 1, high = atomic_load_explicit(&cache->block_count, memory_order_relaxed);
+
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (cache->blocks[middle].cold <= pc)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &cache->blocks[low];
+}
+
+void cache_note_unaligned(struct soft_vm *svm, const struct cache_miss *miss)
+{
+    struct soft_cache *cache = svm->cache;
+    struct block *b = block_of_cold(cache, (const uint8_t *)miss);
+    uint32_t bit = unaligned_bit(ALIGN_DOWN(b->gpa, PAGE_SIZE) + miss->guest_off);
+
+    cache->unaligned[bit / 64] |= BIT(bit % 64);
+    drop_block(cache, b);
 }
 
 static bool differs(const uint8_t *kept, const uint8_t *now, unsigned n)

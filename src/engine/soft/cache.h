@@ -19,7 +19,10 @@
 #define BLOCK_MAX_CODE KIB(16) /* host bytes of one block, and of its cold part, with room to spare */
 #define CACHE_COLD (CACHE_BYTES / 2)
 #define CACHE_MAX_LINKS BIT(21)
-#define BLOCK_MAX_LINKS 4
+#define BLOCK_MAX_BRANCHES 6 /* conditional ones within a block, not at its end */
+#define BLOCK_MAX_LINKS (BLOCK_MAX_BRANCHES + 2)
+#define CACHE_UNALIGNED_BITS BIT(17)
+#define CACHE_UNALIGNED_PERIOD 256
 
 #define LINK_NONE 0U
 #define BLOCK_NONE 0U /* tables of fresh memory are empty, and no page of them is touched before it is needed */
@@ -52,9 +55,10 @@ struct block_link {
     uint8_t *site;     /* writable address of the rel32 */
     uint8_t *unlinked; /* writable address of the code that leaves for lack of a target */
     bool far;
-    uint16_t guest_off; /* near: the target, from the page's start */
-    uint32_t from, to;  /* blocks; to may be BLOCK_NONE */
-    uint32_t next;      /* next link to the same target */
+    uint16_t guest_off;    /* near: the target, from the page's start */
+    uint16_t flags_wanted; /* near: arithmetic flags that it hands over; others may be anything */
+    uint32_t from, to;     /* blocks; to may be BLOCK_NONE */
+    uint32_t next;         /* next link to the same target */
 };
 
 struct block {
@@ -69,10 +73,9 @@ struct block {
     uint32_t first_mark;
     uint16_t mark_count;
     uint16_t guest_bytes;
-    uint32_t source;       /* where they are kept: soft_cache.source */
-    bool vectors;          /* some instruction uses x87, MMX, SSE or AVX state */
-    uint16_t flags_wanted; /* arithmetic flags that its links hand over; others may be anything */
-    bool dropped;          /* its guest bytes changed: found by nobody any more */
+    uint32_t source; /* where they are kept: soft_cache.source */
+    bool vectors;    /* some instruction uses x87, MMX, SSE or AVX state */
+    bool dropped;    /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
     uint16_t poll_size; /* bytes at its start that look for attention: a link that leads forward goes behind them */
     uint8_t *code;      /* executable address */
@@ -102,6 +105,7 @@ struct soft_cache {
     uint32_t *crossing_head; /* and first of the blocks that run on into it */
     atomic_uint block_count; /* blocks below it are complete */
     uint32_t mark_count, site_count;
+    uint64_t unaligned[CACHE_UNALIGNED_BITS / 64]; /* a filter of the instructions whose accesses are often not aligned */
     struct block_link *links;
     uint32_t link_count;
     atomic_uint generation; /* of cache_flush(): block and link numbers of an older one mean nothing */
@@ -110,7 +114,7 @@ struct soft_cache {
     size_t common;          /* bytes at the start of mem that stay: exits */
     /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS; call: its operand follows the call. */
     uint8_t *exit, *exit_next, *exit_unshared;
-    uint8_t *call_miss[2], *call_link, *call_far_link, *call_stale;
+    uint8_t *call_miss[2], *call_unaligned[2], *call_link, *call_far_link, *call_stale;
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
@@ -158,6 +162,11 @@ void cache_insert(struct soft_vm *, struct block *);
 void cache_drop_page(struct soft_vm *, gpa_t page);
 /* Whether some block of the guest page, whose first byte is at hva, was made from other bytes than are there now. */
 bool cache_page_differs(struct soft_vm *, gpa_t page, const uint8_t *hva);
+
+/* Whether accesses of the instruction at gpa are often not aligned, as those are of which cache_note_unaligned() was told. */
+bool cache_is_unaligned(const struct soft_cache *, gpa_t gpa);
+/* The instruction of a lookup makes such an access: its block is dropped. */
+void cache_note_unaligned(struct soft_vm *, const struct cache_miss *);
 
 /* Resolves a link and enters it in the target's list. */
 void cache_link(struct soft_vm *, struct block_link *, struct block *to);
@@ -230,5 +239,6 @@ enum code_exit {
     CODE_EXIT_INSN,      /* this instruction is C's: guest offset << 12; its number among the sites in the upper half */
     CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
     CODE_EXIT_STALE,     /* rip is in CTX_TEMP: uint32_t operand, the number of a block that does not know itself mapped there */
+    CODE_EXIT_UNALIGNED, /* struct cache_miss operand: one in many accesses that were thought to be aligned, and are not */
     CODE_EXIT_COUNT,
 };

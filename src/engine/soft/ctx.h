@@ -37,4 +37,6 @@
 #define CTX_HOST_RSP CTX_SLOT(15)
 #define CTX_RESUME CTX_SLOT(16) /* of an exit that a call made: where that returns to, and its operand lies */
 #define CTX_ENTRY CTX_SLOT(17)  /* where to go after the registers are loaded */
-#define CTX_SLOTS 18
+#define CTX_UNALIGNED                                                                                                                      \
+    CTX_SLOT(18) /* accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew */
+#define CTX_SLOTS 19

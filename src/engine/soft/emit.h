@@ -158,6 +158,7 @@ static inline void emit_store_ctx_imm32(struct emit *e, int32_t disp, uint32_t i
 /* /extension of opcode 81 */
 #define EXT_OR 1
 #define EXT_AND 4
+#define EXT_SUB 5
 #define EXT_CMP 7
 
 /* op dword [ctx + disp], imm32 */
@@ -322,8 +323,10 @@ static inline void emit_test_crossing(struct emit *e, unsigned reg, unsigned siz
     emit32(e, 1U << 12);
 }
 
+#define CC_B 2
 #define CC_Z 4
 #define CC_NZ 5
+#define CC_A 7
 
 /* jmp rel32 or jcc rel32 with the target still open; returns where its rel32 stands. */
 static inline uint8_t *emit_jmp(struct emit *e)

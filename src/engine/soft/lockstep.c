@@ -34,7 +34,8 @@ struct trail {
 struct lockstep {
     bool open; /* the journal notes */
     bool overflow;
-    bool walked; /* step walked page tables, and so may have set A and D bits in them */
+    uint16_t flags_linked; /* BLOCK_LINKED: those that the link handed over */
+    bool walked;           /* step walked page tables, and so may have set A and D bits in them */
     unsigned journal_count;
     struct journal_entry journal[JOURNAL_MAX];
     unsigned count;
@@ -154,6 +155,14 @@ static bool is_at_string(struct soft_cpu *cpu, uint32_t mode)
     return step_fetch(cpu, &entry) == SOFT_OK && trans_is_string(mode, &entry->insn);
 }
 
+/* Whether the block's instruction number n is next, and not another one to which a branch led. */
+static bool is_at_mark(const struct soft_cpu *cpu, const struct block *b, unsigned n)
+{
+    const struct block_mark *mark = &cpu->svm->cache->marks[b->first_mark + n];
+
+    return n < b->mark_count && ALIGN_DOWN(cpu->lockstep->trail[0].rip, PAGE_SIZE) + mark->guest_off == cpu->rip;
+}
+
 /* Step over the block's instructions. SOFT_OK; anything else is the guest's new state, and there is nothing to compare. */
 static int run_step(struct soft_cpu *cpu, const struct block *b)
 {
@@ -163,7 +172,7 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
     for (unsigned i = 0; i < 32; i++)
         exceptions += cpu->stats.exceptions[i];
     l->count = 0;
-    while (l->count < b->mark_count && l->count < CACHE_BLOCK_INSNS && repeatable(cpu, b->mode)) {
+    while (l->count < CACHE_BLOCK_INSNS && is_at_mark(cpu, b, l->count) && repeatable(cpu, b->mode)) {
         uint64_t rip = cpu->rip, rcx = cpu->gpr[GPR_RCX];
         int result = soft_step(cpu);
         if (result != SOFT_OK)
@@ -177,7 +186,7 @@ static int run_step(struct soft_cpu *cpu, const struct block *b)
         if (now != exceptions)
             return SOFT_FAULT;
     }
-    bool string_ahead = l->count && l->count < b->mark_count && is_at_string(cpu, b->mode);
+    bool string_ahead = l->count && is_at_mark(cpu, b, l->count) && is_at_string(cpu, b->mode);
     return string_ahead ? SOFT_FAULT : SOFT_OK;
 }
 
@@ -204,6 +213,7 @@ enum block_end {
 static enum block_end by_link(struct soft_cpu *cpu, const struct block_link *link)
 {
     cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    cpu->lockstep->flags_linked = link->flags_wanted;
     return link->far ? BLOCK_ENDED : BLOCK_LINKED;
 }
 
@@ -240,6 +250,10 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
                 return BLOCK_LEFT;
             code = (const uint8_t *)miss + miss->restart;
             continue;
+        case CODE_EXIT_UNALIGNED:
+            SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
+            code = (const uint8_t *)miss + miss->restart;
+            continue;
         default: return BLOCK_FAULT;
         }
     }
@@ -270,7 +284,7 @@ static uint64_t flags_that_count(const struct soft_cpu *cpu, const struct block 
     bool inside = mark && mark != &cpu->svm->cache->marks[b->first_mark];
 
     if (end == BLOCK_LINKED)
-        return ~(uint64_t)(FLAG_ARITH & ~b->flags_wanted);
+        return ~(uint64_t)(FLAG_ARITH & ~cpu->lockstep->flags_linked);
     return inside ? ~(uint64_t)mark->flags_dead : UINT64_MAX;
 }
 

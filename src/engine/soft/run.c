@@ -297,6 +297,25 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
     return SOFT_SLOW; /* once more */
 }
 
+/* The instruction's block will be made anew; this once, on with the old one, unless all are gone: then NULL, and on at rip. */
+static const void *handle_unaligned(struct soft_cpu *cpu)
+{
+    struct soft_cache *cache = cpu->svm->cache;
+    const struct cache_miss *miss = cache_operand(cpu);
+    const void *code = (const uint8_t *)miss + miss->restart;
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
+
+    SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
+    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
+    smp_lock(cpu);
+    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation)
+        cache_note_unaligned(cpu->svm, miss);
+    else
+        code = NULL;
+    smp_unlock(cpu);
+    return code;
+}
+
 /* --- CTX_SAVE_FLAGS --- */
 
 static uint64_t saved_flags(const struct soft_cpu *cpu)
@@ -409,6 +428,11 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
             result = handle_miss(cpu, &code);
             if (result != SOFT_SLOW)
                 return result;
+            continue;
+        case CODE_EXIT_UNALIGNED:
+            code = handle_unaligned(cpu);
+            if (!code)
+                return SOFT_OK;
             continue;
         default: BUG_ON(true);
         }

@@ -46,7 +46,7 @@ struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entrie
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t code_exits[9]; /* from translated code, by enum code_exit */
+    uint64_t code_exits[10]; /* from translated code, by enum code_exit */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
     /* What translated code missed and a fill could not serve: the guest's own fault, a device, a page that may not be written here. */
     uint64_t misses_faulted, misses_device, misses_protected, misses_crossing;

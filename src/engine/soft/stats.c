@@ -30,6 +30,7 @@ static const struct {
     {"exits_fault", COUNTER(code_exits[CODE_EXIT_FAULT])},
     {"exits_unshared", COUNTER(code_exits[CODE_EXIT_UNSHARED])},
     {"exits_stale", COUNTER(code_exits[CODE_EXIT_STALE])},
+    {"exits_unaligned", COUNTER(code_exits[CODE_EXIT_UNALIGNED])},
     {"misses_faulted", COUNTER(misses_faulted)},
     {"misses_device", COUNTER(misses_device)},
     {"misses_protected", COUNTER(misses_protected)},

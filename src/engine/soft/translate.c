@@ -43,10 +43,16 @@ static int decode_at(struct trans *t, const struct code_place *place, unsigned o
     return rc;
 }
 
+/* Whether the block goes on behind the branch: not where that leads back, for mostly it is taken then. */
+static bool goes_on(const struct insn *insn, unsigned branches)
+{
+    return trans_is_conditional(insn) && (int64_t)insn->op[0].imm > 0 && branches < BLOCK_MAX_BRANCHES;
+}
+
 /* A block stays within one page, but for one of a single instruction that runs on into the next. */
 static void decode_block(struct trans *t, const struct code_place *place)
 {
-    unsigned off = place->gpa & PAGE_MASK;
+    unsigned off = place->gpa & PAGE_MASK, branches = 0;
 
     t->count = 0;
     t->off[0] = (uint16_t)off;
@@ -57,7 +63,9 @@ static void decode_block(struct trans *t, const struct code_place *place)
         off += insn->len;
         t->block->vectors |= insn->unit != UNIT_GPR;
         t->off[++t->count] = (uint16_t)off;
-        if (ends_block(t, insn))
+        if (goes_on(insn, branches))
+            branches++;
+        else if (ends_block(t, insn))
             break;
     }
 }
@@ -116,13 +124,17 @@ struct trans_cold *trans_cold_step(struct trans *t)
     return cold;
 }
 
-void trans_link(struct trans *t, uint8_t *site, bool far, int64_t guest_off)
+void trans_link(struct trans *t, uint8_t *site, bool far, int64_t guest_off, uint16_t flags)
 {
     struct block *b = t->block;
 
     BUG_ON(b->link_count == BLOCK_MAX_LINKS);
-    t->cache->links[b->first_link + b->link_count++] = (struct block_link){
-        .site = site, .far = far, .guest_off = far ? 0 : (uint16_t)guest_off, .from = (uint32_t)(b - t->cache->blocks), .to = BLOCK_NONE};
+    t->cache->links[b->first_link + b->link_count++] = (struct block_link){.site = site,
+                                                                           .far = far,
+                                                                           .guest_off = far ? 0 : (uint16_t)guest_off,
+                                                                           .flags_wanted = flags,
+                                                                           .from = (uint32_t)(b - t->cache->blocks),
+                                                                           .to = BLOCK_NONE};
 }
 
 bool trans_is_linked(const struct trans *t, int64_t guest_off)
@@ -136,7 +148,7 @@ static void emit_far(struct trans *t, int64_t guest_off)
     trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
     trans_flags_hand_over(t);
     emit_align_site(&t->e, 1);
-    trans_link(t, emit_jmp(&t->e), true, guest_off);
+    trans_link(t, emit_jmp(&t->e), true, guest_off, FLAG_ARITH);
 }
 
 void trans_goto(struct trans *t, int64_t guest_off)
@@ -145,14 +157,15 @@ void trans_goto(struct trans *t, int64_t guest_off)
         if (t->wanted_behind)
             trans_flags_use(t);
         emit_align_site(&t->e, 1);
-        trans_link(t, emit_jmp(&t->e), false, guest_off);
+        trans_link(t, emit_jmp(&t->e), false, guest_off, t->wanted_behind);
     } else {
         emit_far(t, guest_off);
     }
     t->ended = true;
 }
 
-static void emit_miss(struct trans *t, const struct trans_cold *cold)
+/* Calls a common piece, which leaves; flags have been saved, or not. */
+static void emit_call_miss(struct trans *t, const struct trans_cold *cold, uint8_t *const call[2])
 {
     struct emit *e = &t->e;
     struct cache_miss miss = {.guest_off = (uint16_t)cold->guest_off,
@@ -160,25 +173,38 @@ static void emit_miss(struct trans *t, const struct trans_cold *cold)
                               .gva_reg = (uint8_t)(cold->gva_reg & 0xf),
                               .write = cold->write};
 
-    emit_call_to(e, t->cache->call_miss[cold->flags_saved]);
+    emit_call_to(e, call[cold->flags_saved]);
     miss.restart = (int32_t)(cold->restart - e->rw);
     emit_bytes(e, (const uint8_t *)&miss, sizeof(miss));
+}
+
+/* Most that are not aligned cross nothing either, and go on. */
+static void emit_unaligned(struct trans *t, const struct trans_cold *cold)
+{
+    struct emit *e = &t->e;
+
+    emit_land(e, cold->unaligned);
+    emit_ctx_imm32(e, EXT_SUB, CTX_UNALIGNED, 1);
+    uint8_t *often = emit_jcc(e, CC_B);
+    emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
+    emit_land_at(emit_jcc(e, CC_Z), cold->aligned, e);
+    uint8_t *missed = emit_jmp(e);
+    emit_land(e, often);
+    emit_call_miss(t, cold, t->cache->call_unaligned);
+    emit_land(e, missed);
 }
 
 static void emit_cold(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
 
-    if (cold->unaligned) {
-        emit_land(e, cold->unaligned);
-        emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
-        emit_land_at(emit_jcc(e, CC_Z), cold->aligned, e);
-    }
+    if (cold->unaligned)
+        emit_unaligned(t, cold);
     for (unsigned i = 0; i < cold->site_count; i++)
         emit_land(e, cold->sites[i]);
     t->flags_saved = cold->flags_saved;
     switch (cold->kind) {
-    case COLD_MISS: emit_miss(t, cold); break;
+    case COLD_MISS: emit_call_miss(t, cold, t->cache->call_miss); break;
     case COLD_EXIT:
         trans_flags_use(t);
         emit_exit(t, cold->exit);
@@ -191,7 +217,7 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     case COLD_FAR: emit_far(t, cold->guest_off); break;
     case COLD_RETURN:
         emit_align_site(e, 1);
-        trans_link(t, emit_jmp(e), true, cold->guest_off);
+        trans_link(t, emit_jmp(e), true, cold->guest_off, FLAG_ARITH);
         break;
     case COLD_DISPATCH: trans_jump(t, t->mode & ~BLOCK_UNSHARED, t->cache->exit_next); break;
     case COLD_STALE:
@@ -308,8 +334,23 @@ static struct block_mark *add_mark(struct trans *t)
     return mark;
 }
 
+/* Counts the instructions from number `first` on that are executed together. It takes three, so only with statistics wanted. */
+static void emit_count(struct trans *t, unsigned first)
+{
+    unsigned i = first;
+
+    if (!t->cpu->svm->count_insns)
+        return;
+    while (i < t->count && !trans_is_conditional(&t->insn[i]))
+        i++;
+    emit_load_ctx(&t->e, HOST_S1, CTX_INSNS);
+    emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)(MIN(i + 1, t->count) - first));
+    emit_store_ctx(&t->e, HOST_S1, CTX_INSNS);
+}
+
 static void emit_body(struct trans *t)
 {
+    emit_count(t, 0);
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
         uint8_t link_count = t->block->link_count;
@@ -319,6 +360,8 @@ static void emit_body(struct trans *t)
         if (emit_insn(t)) {
             mark->string = current(t)->cls == INSN_STRING;
             mark->flags_saved = t->flags_saved; /* one that touches flags ends with the host's, and began with them */
+            if (trans_is_conditional(current(t)) && !t->ended)
+                emit_count(t, t->at + 1);
             continue;
         }
         t->e.rw = t->insn_start;
@@ -337,16 +380,6 @@ static void emit_body(struct trans *t)
         trans_goto(t, t->off[t->count]);
 }
 
-/* Counting costs three instructions a block, so only with statistics wanted. */
-static void emit_count(struct trans *t)
-{
-    if (!t->cpu->svm->count_insns)
-        return;
-    emit_load_ctx(&t->e, HOST_S1, CTX_INSNS);
-    emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)t->count);
-    emit_store_ctx(&t->e, HOST_S1, CTX_INSNS);
-}
-
 /* Where only links lead to a block, so far, its entry for other jumps is cold. */
 static void emit_block(struct trans *t, bool linked)
 {
@@ -358,7 +391,6 @@ static void emit_block(struct trans *t, bool linked)
     b->code = t->e.rw + t->e.rx_delta;
     emit_poll(t);
     b->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - b->code);
-    emit_count(t);
     emit_body(t);
 
     struct emit hot = t->e;
@@ -417,7 +449,6 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     decode_block(t, place);
     trans_flags_find(t);
     trans_share_find(t);
-    b->flags_wanted = t->wanted_behind;
     emit_block(t, place->linked);
     BUG_ON(t->e.overflow || t->cold_e.overflow);
 

@@ -55,10 +55,11 @@ struct trans {
     struct trans_share share[CACHE_BLOCK_INSNS];
     unsigned count;
 
-    unsigned at;            /* the instruction being emitted */
-    uint8_t *insn_start;    /* its first host byte */
-    bool flags_saved;       /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
-    uint16_t wanted_behind; /* arithmetic flags that links of the block must hand over */
+    unsigned at;         /* the instruction being emitted */
+    uint8_t *insn_start; /* its first host byte */
+    bool flags_saved;    /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
+    /* Arithmetic flags that links hand over: behind the block's end, and where a conditional branch is taken. */
+    uint16_t wanted_behind, wanted_there[CACHE_BLOCK_INSNS];
     struct trans_cold cold[TRANS_MAX_COLD];
     unsigned cold_count;
     bool ended; /* the last emitted instruction leaves the block */
@@ -142,6 +143,8 @@ bool trans_shared(struct trans *, unsigned base, bool write);
 /* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
 unsigned trans_pointer(struct trans *, unsigned home);
 
+/* Conditional branches that are translated: a block goes on behind most. */
+bool trans_is_conditional(const struct insn *);
 /* PUSH, POP and LEAVE in forms that are translated: they neither end a block nor touch flags. */
 bool trans_is_plain_stack(const struct insn *);
 /*
@@ -166,7 +169,7 @@ bool trans_is_linked(const struct trans *, int64_t guest_off);
 /* Ends the block: goes on at a guest offset from this page's start. */
 void trans_goto(struct trans *, int64_t guest_off);
 /* A branch to the guest offset, whose rel32 is the site's, which is whole in eight aligned bytes. */
-void trans_link(struct trans *, uint8_t *site, bool far, int64_t guest_off);
+void trans_link(struct trans *, uint8_t *site, bool far, int64_t guest_off, uint16_t flags);
 /* New cold code at the running instruction. */
 struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
 /* Ends the block: goes on at the address in HOST_S1. */

@@ -69,34 +69,49 @@ static uint16_t wanted_at(const struct trans *t, int64_t off)
     return wanted | open;
 }
 
-/* Those wanted behind the last instruction where it leads to known places of the page. */
-static uint16_t wanted_by_successors(const struct trans *t)
+/* Those wanted where a branch to a known place of the page is taken. */
+static uint16_t wanted_there(const struct trans *t, unsigned i)
+{
+    return wanted_at(t, t->off[i + 1] + (int64_t)t->insn[i].op[0].imm);
+}
+
+static bool is_relative(const struct insn *insn)
+{
+    return insn->cls == INSN_CONTROL && insn->operand_count && insn->op[0].kind == OPERAND_REL;
+}
+
+/* Those wanted behind the block's end, as far as that leads to known places of the page. */
+static uint16_t wanted_by_successor(const struct trans *t)
 {
     const struct insn *last = &t->insn[t->count - 1];
     int64_t next = t->off[t->count];
 
+    if (trans_is_conditional(last))
+        return wanted_at(t, next);
     if (last->cls != INSN_CONTROL)
         return next < (int64_t)PAGE_SIZE && t->count == CACHE_BLOCK_INSNS ? wanted_at(t, next) : FLAG_ARITH;
-    if (!last->operand_count || last->op[0].kind != OPERAND_REL)
+    if (!is_relative(last))
         return FLAG_ARITH;
-    uint16_t wanted = wanted_at(t, next + (int64_t)last->op[0].imm);
-    return last->cpuflags_read ? wanted | wanted_at(t, next) | last->cpuflags_read : wanted;
+    bool always = last->mnemonic == ZYDIS_MNEMONIC_JMP || last->mnemonic == ZYDIS_MNEMONIC_CALL; /* LOOP and JRCXZ go on behind, too */
+    return wanted_there(t, t->count - 1) | last->cpuflags_read | (always ? 0 : wanted_at(t, next));
 }
 
 static bool destroys(const struct insn *insn)
 {
-    return insn->has_mem || insn->cls != INSN_INNOCUOUS;
+    return insn->has_mem || (insn->cls != INSN_INNOCUOUS && !trans_is_conditional(insn));
 }
 
 /* Fills live[] from the end, with what is wanted behind it; true where an instruction in between has to keep some flag. */
-static bool find_with(struct trans *t, uint16_t wanted)
+static bool find_live(struct trans *t)
 {
+    uint16_t wanted = t->wanted_behind;
     bool kept = false;
 
     for (unsigned i = t->count; i-- > 0;) {
         const struct insn *insn = &t->insn[i];
-        bool jump = i + 1 == t->count && insn->cls == INSN_CONTROL;
-        if (!jump)
+        if (trans_is_conditional(insn))
+            wanted |= t->wanted_there[i] | insn->cpuflags_read;
+        else if (i + 1 < t->count || insn->cls != INSN_CONTROL)
             wanted = wanted_before(t->mode, insn, wanted);
         t->live[i] = wanted;
         kept |= wanted && (i == 0 || destroys(insn));
@@ -104,14 +119,20 @@ static bool find_with(struct trans *t, uint16_t wanted)
     return kept;
 }
 
+/* First as if all were wanted: looking at other code is needed only where that would have some kept. */
 void trans_flags_find(struct trans *t)
 {
     t->flags_saved = false;
     t->wanted_behind = FLAG_ARITH;
-    if (t->count == 0 || !find_with(t, FLAG_ARITH))
+    for (unsigned i = 0; i < t->count; i++)
+        t->wanted_there[i] = FLAG_ARITH;
+    if (t->count == 0 || !find_live(t))
         return;
-    t->wanted_behind = wanted_by_successors(t);
-    find_with(t, t->wanted_behind);
+    t->wanted_behind = wanted_by_successor(t);
+    for (unsigned i = 0; i < t->count; i++)
+        if (trans_is_conditional(&t->insn[i]))
+            t->wanted_there[i] = wanted_there(t, i);
+    find_live(t);
 }
 
 /* --- where they are --- */

@@ -300,6 +300,14 @@ static bool emit_return(struct trans *t)
 }
 
 /* Jcc rel8 is 7x and rel32 0F 8x with the same condition in the low bits. */
+bool trans_is_conditional(const struct insn *insn)
+{
+    return insn->cls == INSN_CONTROL &&
+           ((insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) || (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80)) &&
+           insn->opsize * 8 >= MIN(insn->mode_bits, 32);
+}
+
+/* The block goes on behind it, unless it is the last. */
 static bool emit_conditional(struct trans *t)
 {
     const struct insn *insn = current(t);
@@ -310,13 +318,14 @@ static bool emit_conditional(struct trans *t)
     trans_flags_use(t);
     if (trans_is_linked(t, off)) {
         emit_align_site(&t->e, 2);
-        trans_link(t, emit_jcc(&t->e, insn->opcode & 0xf), false, off);
+        trans_link(t, emit_jcc(&t->e, insn->opcode & 0xf), false, off, t->wanted_there[t->at]);
     } else {
         struct trans_cold *cold = trans_cold(t, COLD_FAR);
         cold->guest_off = (int32_t)off;
         trans_cold_from(cold, emit_jcc(&t->e, insn->opcode & 0xf));
     }
-    trans_goto(t, t->off[t->at + 1]);
+    if (t->at + 1 == t->count)
+        trans_goto(t, t->off[t->at + 1]);
     return true;
 }
 
@@ -332,6 +341,5 @@ bool trans_control(struct trans *t)
     case ZYDIS_MNEMONIC_RET: return emit_return(t);
     default: break;
     }
-    bool jcc = (insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) || (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80);
-    return jcc && emit_conditional(t);
+    return trans_is_conditional(insn) && emit_conditional(t);
 }

@@ -141,7 +141,9 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
     struct emit *e = &t->e;
     struct trans_cold *cold = cold_miss(t, gva_reg, size, write);
 
-    if (size > 8 || (size & (size - 1))) {
+    bool unaligned = cache_is_unaligned(t->cache, ALIGN_DOWN(t->block->gpa, PAGE_SIZE) + t->off[t->at]);
+
+    if (size > 8 || (size & (size - 1)) || (unaligned && size > 1)) {
         emit_test_crossing(e, gva_reg, size, HOST_S2);
         trans_cold_from(cold, emit_jcc(e, CC_NZ));
     } else if (size > 1) { /* nearly all are aligned, and so cross nothing */

@@ -61,7 +61,7 @@ static bool spares_addend(const struct insn *insn)
     unsigned homeless = 0;
 
     if (insn->cls != INSN_INNOCUOUS)
-        return false;
+        return trans_is_conditional(insn);
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
         return insn->mem.index == REG_NONE || trans_home(insn->mem.index) != REG_NONE;
     if (insn->has_mem && !insn->nop)

@@ -14,8 +14,6 @@
 
 #define OP_MOVS 0xa4 /* the low bit: not bytes */
 #define OP_STOS 0xaa
-#define CC_B 2
-#define CC_A 7
 
 #define CTX_OF(member) ((int32_t)offsetof(struct soft_cpu, member) - CTX_BIAS)
 
