@@ -378,11 +378,25 @@ static inline void emit_pop_ctx(struct emit *e, int32_t disp)
     emit_modrm_disp(e, 0, HOST_CTX, disp);
 }
 
+/* One instruction of up to 7 bytes that does nothing. */
+static inline void emit_nop(struct emit *e, unsigned n)
+{
+    static const uint8_t nops[8][7] = {{0},
+                                       {0x90},
+                                       {0x66, 0x90},
+                                       {0x0f, 0x1f, 0x00},
+                                       {0x0f, 0x1f, 0x40, 0x00},
+                                       {0x0f, 0x1f, 0x44, 0x00, 0x00},
+                                       {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00},
+                                       {0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00}};
+
+    emit_bytes(e, nops[n & 7], n & 7);
+}
+
 /* cmp dword gs:[index * 4], imm32; returns where the immediate stands, of which an aligned store is whole. */
 static inline uint8_t *emit_cmp_gs_imm32(struct emit *e, unsigned index, uint32_t imm)
 {
-    while (((uintptr_t)e->rw + 9) & 3)
-        emit8(e, 0x90);
+    emit_nop(e, -((uintptr_t)e->rw + 9) & 3);
     emit8(e, 0x65);
     emit8(e, (uint8_t)(0x40 | (index >> 3 & 1) << 1));
     emit8(e, 0x81);
@@ -401,6 +415,7 @@ static inline void emit_store32(uint8_t *at, uint32_t value)
 /* Pads so that a rel32 that starts `ahead` bytes from here lies within eight aligned bytes and can be patched in one store. */
 static inline void emit_align_site(struct emit *e, unsigned ahead)
 {
-    while ((((uintptr_t)e->rw + ahead) & 7) > 4)
-        emit8(e, 0x90);
+    unsigned at = ((uintptr_t)e->rw + ahead) & 7;
+
+    emit_nop(e, at > 4 ? 8 - at : 0);
 }

@@ -125,6 +125,7 @@ struct insn_rewrite {
     uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index + mem_disp] */
     uint8_t mem_index;      /* or REG_NONE */
     int32_t mem_disp;
+    bool rm_in_memory; /* ModRM.rm, which names a register that is only read, becomes [mem_base + mem_disp] */
 };
 
 #define INSN_REWRITE_MAX 20

@@ -220,9 +220,10 @@ static enum block_end by_link(struct soft_cpu *cpu, const struct block_link *lin
 static bool fill(struct soft_cpu *cpu, const struct cache_miss *miss)
 {
     gva_t gva = cache_miss_gva(cpu, miss);
+    uint32_t changes = mmu_changes(cpu);
 
     return ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) == 0 && gva_is_canonical(gva) &&
-           mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) == SOFT_OK;
+           mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) == SOFT_OK && mmu_changes(cpu) == changes;
 }
 
 /* Runs the block once, filling shadow entries as it goes. */

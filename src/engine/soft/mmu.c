@@ -455,6 +455,11 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
         f->gen = 0;
 }
 
+uint32_t mmu_changes(const struct soft_cpu *cpu)
+{
+    return cpu->mmu->shadow.changes;
+}
+
 void mmu_revoke(struct soft_cpu *cpu, uint64_t page)
 {
     shadow_revoke(&cpu->mmu->shadow, page);

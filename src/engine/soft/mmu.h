@@ -102,6 +102,9 @@ void mmu_maintain(struct soft_cpu *);
  */
 bool mmu_pdptes_valid(struct soft_cpu *, uint64_t cr3);
 
+/* Counts the times that entries were taken away: what translated code has found is good as long as this stays. */
+uint32_t mmu_changes(const struct soft_cpu *);
+
 /*
  * Zeroes every write entry for this page of guest memory (mem's index). The vCPU's own thread, or who has borrowed its tables (smp.h);
  * smc_protect() uses it.

@@ -18,6 +18,7 @@ struct fields {
     unsigned index; /* SIB.index; 0 without one */
     bool mem;
     bool sib;
+    bool scaled;  /* EVEX: a displacement of a byte counts in units of the operand */
     int32_t disp; /* of the memory operand */
 };
 
@@ -32,8 +33,9 @@ static void put_modrm(struct encoder *e, const struct fields *f)
         put(e, 0xc0 | (f->reg & 7) << 3 | (f->base & 7));
         return;
     }
-    /* [base] with base 5 or 13 has no form without displacement (SDM vol. 2 table 2-2); EVEX scales one of a byte. */
-    unsigned mod = f->disp ? 2 : (f->base & 7) == 5 ? 1 : 0;
+    /* [base] with base 5 or 13 has no form without displacement (SDM vol. 2 table 2-2). */
+    bool short_disp = f->disp >= -128 && f->disp <= 127 && (!f->scaled || !f->disp);
+    unsigned mod = !f->disp && (f->base & 7) != 5 ? 0 : short_disp ? 1 : 2;
     put(e, mod << 6 | (f->reg & 7) << 3 | (f->sib ? 4 : f->base & 7));
     if (f->sib)
         put(e, (f->index & 7) << 3 | (f->base & 7));
@@ -180,6 +182,7 @@ int insn_rewrite(const struct insn *insn, const struct insn_rewrite *rw, uint8_t
     struct fields f = {0};
 
     original_fields(insn, &f);
+    f.scaled = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
     if (insn->modrm_off == 0xff && insn->mode_bits != 64 && (insn->opcode & 0xf0) == 0x40) {
         f.reg = insn->opcode >> 3 & 1; /* INC is FF /0, DEC is FF /1: 40..4F mean REX in 64-bit mode */
         f.base = insn->opc.gpr == REG_NONE ? 0 : rw->map[insn->opc.gpr];
@@ -189,7 +192,7 @@ int insn_rewrite(const struct insn *insn, const struct insn_rewrite *rw, uint8_t
         f.reg = mapped(&insn->reg, rw, f.reg);
         f.base = mapped(&insn->rm, rw, f.base);
     }
-    if (insn->has_mem) {
+    if (insn->has_mem || rw->rm_in_memory) {
         f.mem = true;
         f.disp = rw->mem_disp;
         f.base = rw->mem_base;

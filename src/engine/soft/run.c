@@ -289,21 +289,25 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
     const struct cache_miss *miss = cache_operand(cpu);
     gva_t gva = cache_miss_gva(cpu, miss);
     bool crosses = ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) != 0;
+    uint32_t changes = mmu_changes(cpu);
 
     cpu->stats.misses_crossing += crosses;
     if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) != SOFT_OK)
         return step_at(cpu, miss->guest_off);
+    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
+    if (mmu_changes(cpu) != changes)
+        return SOFT_OK; /* the block may rely on what is no more */
     *code = (const uint8_t *)miss + miss->restart;
     return SOFT_SLOW; /* once more */
 }
 
-/* The instruction's block will be made anew; this once, on with the old one, unless all are gone: then NULL, and on at rip. */
+/* The instruction's block will be made anew; this once, on with the old one, where it is still good: else NULL, and on at rip. */
 static const void *handle_unaligned(struct soft_cpu *cpu)
 {
     struct soft_cache *cache = cpu->svm->cache;
     const struct cache_miss *miss = cache_operand(cpu);
     const void *code = (const uint8_t *)miss + miss->restart;
-    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed), changes = mmu_changes(cpu);
 
     SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
     cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
@@ -313,7 +317,7 @@ static const void *handle_unaligned(struct soft_cpu *cpu)
     else
         code = NULL;
     smp_unlock(cpu);
-    return code;
+    return mmu_changes(cpu) == changes ? code : NULL;
 }
 
 /* --- CTX_SAVE_FLAGS --- */

@@ -126,6 +126,7 @@ static void list_forget(struct soft_shadow *s, struct shadow_list *list)
 
 static void list_flush(struct soft_shadow *s, struct shadow_list *list)
 {
+    s->changes++;
     s->counts.flushed += list->count - 1;
     for (uint32_t i = 1; i < list->count; i++) {
         uint64_t record = list->records[i];
@@ -258,6 +259,7 @@ bool shadow_flush_page(struct soft_shadow *s, gva_t gva)
     uint64_t number = index >> (REGION_SHIFT - PAGE_SHIFT);
     uint8_t *giant = &s->giants[index >> (GIANT_SHIFT - PAGE_SHIFT)];
 
+    s->changes++;
     if (*giant) {
         *giant = 0;
         shadow_flush(s, true);
@@ -283,6 +285,7 @@ bool shadow_flush_page(struct soft_shadow *s, gva_t gva)
 void shadow_revoke(struct soft_shadow *s, uint64_t page)
 {
     BUG_ON(page >= s->page_count);
+    s->changes++;
     for (unsigned i = 0; i < 2; i++) {
         struct shadow_list *list = &s->list[i];
         uint64_t head = list->heads[page];
@@ -316,6 +319,7 @@ bool shadow_maintain(struct soft_shadow *s)
     BUG_ON(reserve(2 * FETCH_TABLE_BYTES, s->fetch[1]) != s->fetch[1]);
     BUG_ON(reserve(REGION_COUNT, s->regions) != s->regions);
     BUG_ON(reserve(GIANT_COUNT, s->giants) != s->giants);
+    s->changes++;
     s->populated = 0;
     s->reclaim = false;
     s->counts.reclaims++;

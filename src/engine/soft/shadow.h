@@ -72,6 +72,7 @@ struct soft_shadow {
     uint64_t page_count; /* of guest memory */
     uint32_t populated;  /* table pages */
     bool reclaim;        /* populated went past its limit: shadow_maintain() has work */
+    uint32_t changes;    /* times that entries were taken away */
     struct shadow_counts counts;
 };
 

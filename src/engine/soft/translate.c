@@ -341,6 +341,7 @@ static void emit_count(struct trans *t, unsigned first)
 
     if (!t->cpu->svm->count_insns)
         return;
+    trans_forget(t);
     while (i < t->count && !trans_is_conditional(&t->insn[i]))
         i++;
     emit_load_ctx(&t->e, HOST_S1, CTX_INSNS);
@@ -350,6 +351,7 @@ static void emit_count(struct trans *t, unsigned first)
 
 static void emit_body(struct trans *t)
 {
+    trans_forget(t);
     emit_count(t, 0);
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
@@ -357,7 +359,11 @@ static void emit_body(struct trans *t)
         bool flags_saved = t->flags_saved;
         struct block_mark *mark = add_mark(t);
         t->insn_start = t->e.rw;
+        t->tracked = false;
         if (emit_insn(t)) {
+            trans_share_emitted(t, t->at);
+            if (!t->tracked)
+                trans_forget(t);
             mark->string = current(t)->cls == INSN_STRING;
             mark->flags_saved = t->flags_saved; /* one that touches flags ends with the host's, and began with them */
             if (trans_is_conditional(current(t)) && !t->ended)

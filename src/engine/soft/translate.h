@@ -33,11 +33,19 @@ struct trans_cold {
     uint8_t *aligned;       /* where it goes on when it does not */
 };
 
-/* A place among accesses that share a lookup: translate_share.c. */
-struct trans_share {
-    bool leads, follows;
-    int32_t lo; /* of the leader: all lie within [base + lo, span) */
-    uint16_t span;
+#define TRANS_NO_GROUP UINT8_MAX
+
+/* Accesses that share a lookup: translate_share.c. */
+struct trans_group {
+    uint8_t base; /* a home */
+    bool write;   /* into the write table, which serves reads too */
+    bool open;    /* more may follow */
+    bool stored;  /* CTX_ADDEND(slot) has the addend for those that find it gone from HOST_S2 */
+    uint8_t slot;
+    uint8_t leader; /* instruction */
+    unsigned followers;
+    int64_t at;     /* what base has moved by since the leader */
+    int64_t lo, hi; /* all lie within [base + lo, base + hi) as base was at the leader */
 };
 
 struct trans {
@@ -52,7 +60,12 @@ struct trans {
     struct insn insn[CACHE_BLOCK_INSNS];
     uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
     uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
-    struct trans_share share[CACHE_BLOCK_INSNS];
+    struct trans_group group[CACHE_BLOCK_INSNS];
+    uint8_t member_of[CACHE_BLOCK_INSNS]; /* an instruction's group, or TRANS_NO_GROUP */
+    /* The guest register whose value HOST_S1 or HOST_S2 has, or REG_NONE. Not for an instruction that may leave and begin once more. */
+    uint8_t held[2];
+    bool tracked;      /* held[] was kept up to date by what has just been emitted */
+    uint8_t addend_of; /* the group whose addend is in HOST_S2 here, or TRANS_NO_GROUP */
     unsigned count;
 
     unsigned at;         /* the instruction being emitted */
@@ -122,6 +135,12 @@ unsigned trans_home(unsigned gpr);
 /* The register's value in a host register: its home, or scratch loaded from the context. */
 unsigned trans_value(struct trans *, unsigned gpr, unsigned scratch);
 
+/* The scratch registers have been used for something else. */
+static inline void trans_forget(struct trans *t)
+{
+    t->held[0] = t->held[1] = REG_NONE;
+}
+
 /* The linear address of the explicit memory operand; returns the register that holds it (HOST_S1 or a home). REG_NONE: not possible. */
 unsigned trans_address(struct trans *);
 /* Shadow lookup of [gva_reg, size): afterwards gva_reg + HOST_S2 is the host address. gva_reg is never HOST_S2. Keeps the flags. */
@@ -132,13 +151,15 @@ void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool wr
 
 /* --- shared lookups: translate_share.c --- */
 
-/* Fills share[] of the decoded block. */
+/* Fills member_of[] and its groups of the decoded block. */
 void trans_share_find(struct trans *);
+/* What HOST_S2 has behind an instruction, of the code that was emitted for it. */
+void trans_share_emitted(struct trans *, unsigned i);
 /*
- * If the running instruction's access at a constant from base, a home, is one of several that share a lookup: HOST_S2 + base is the host's
- * address for what base is for the guest's, and HOST_S1 is free. Else false, and nothing is emitted.
+ * If the running instruction's access at a constant from a home is one of several that share a lookup: HOST_S2 and that register is the host's
+ * address for what the register is for the guest's, and HOST_S1 is free. Else false, and nothing is emitted.
  */
-bool trans_shared(struct trans *, unsigned base, bool write);
+bool trans_shared(struct trans *);
 
 /* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
 unsigned trans_pointer(struct trans *, unsigned home);

@@ -37,7 +37,7 @@ static void push_gpr(struct trans *t, unsigned gpr)
 {
     unsigned home = trans_home(gpr);
 
-    if (trans_shared(t, HOST_SP, true)) {
+    if (trans_shared(t)) {
         unsigned value = trans_value(t, gpr, HOST_S1);
         emit_op_sib(&t->e, OP_MOV_STORE, true, value, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
@@ -56,7 +56,7 @@ static void push_gpr(struct trans *t, unsigned gpr)
 
 static void push_imm(struct trans *t, int32_t imm)
 {
-    if (trans_shared(t, HOST_SP, true)) {
+    if (trans_shared(t)) {
         emit_mov_simm32(&t->e, HOST_S1, imm);
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
@@ -92,7 +92,7 @@ static bool push_mem(struct trans *t)
 /* The host address of the stack's top is HOST_S2 and the register that it returns. */
 static unsigned lookup_top(struct trans *t)
 {
-    if (trans_shared(t, HOST_SP, false))
+    if (trans_shared(t))
         return HOST_SP;
     unsigned top = trans_pointer(t, HOST_SP);
     trans_lookup(t, top, trans_word(t), false);
@@ -243,7 +243,7 @@ static bool emit_jump(struct trans *t)
 
 static void push_return_address(struct trans *t)
 {
-    if (trans_shared(t, HOST_SP, true)) {
+    if (trans_shared(t)) {
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(&t->e, HOST_S1, HOST_S1, t->off[t->at + 1]);
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
@@ -326,6 +326,7 @@ static bool emit_conditional(struct trans *t)
     }
     if (t->at + 1 == t->count)
         trans_goto(t, t->off[t->at + 1]);
+    t->tracked = true;
     return true;
 }
 

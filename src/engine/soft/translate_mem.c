@@ -50,11 +50,25 @@ static bool segment_serves(const struct trans *t, unsigned seg)
     }
 }
 
-/* base + index * scale + disp into dst, which may be a scratch register or an operand's home; addrsize 4 truncates. */
-static void effective_address(struct trans *t, unsigned dst, const struct insn *insn)
+static bool is_homeless(unsigned gpr)
+{
+    return gpr != REG_NONE && trans_home(gpr) == REG_NONE;
+}
+
+/* The register's value where it happens to be, or loaded into scratch. */
+static unsigned value_at_hand(struct trans *t, unsigned gpr, unsigned scratch)
+{
+    if (is_homeless(gpr) && t->held[0] == gpr)
+        return HOST_S1;
+    if (is_homeless(gpr) && t->held[1] == gpr)
+        return HOST_S2;
+    return trans_value(t, gpr, scratch);
+}
+
+/* base + index * scale + disp into dst, which may be a scratch register or an operand's home; 32 bits if it is not to be wide. */
+static void effective_address(struct trans *t, unsigned dst, const struct insn *insn, bool wide)
 {
     const struct insn_mem *m = &insn->mem;
-    bool wide = insn->addrsize == 8;
     struct emit *e = &t->e;
 
     if (m->base == REG_NONE && m->index == REG_NONE) {
@@ -63,8 +77,10 @@ static void effective_address(struct trans *t, unsigned dst, const struct insn *
             emit_op_reg(e, OP_MOV_LOAD, false, dst, dst);
         return;
     }
-    unsigned base = m->base == REG_NONE ? REG_NONE : trans_value(t, m->base, HOST_S1);
-    unsigned index = m->index == REG_NONE ? REG_NONE : trans_value(t, m->index, HOST_S2);
+    if (is_homeless(m->base) && is_homeless(m->index))
+        trans_forget(t); /* loading one may overwrite the other */
+    unsigned base = m->base == REG_NONE ? REG_NONE : value_at_hand(t, m->base, HOST_S1);
+    unsigned index = m->index == REG_NONE ? REG_NONE : value_at_hand(t, m->index, HOST_S2);
     if (index == REG_NONE)
         emit_op_mem(e, OP_LEA, wide, dst, base, (int32_t)m->disp);
     else if (base == REG_NONE)
@@ -92,6 +108,7 @@ unsigned trans_address(struct trans *t)
 
     if (insn->addrsize < 4 || !fits_disp(m->disp) || !segment_serves(t, m->seg))
         return REG_NONE;
+    trans_forget(t); /* a lookup follows, after which the instruction may begin once more */
     if (m->rip_relative) {
         if (!rip_address(t, HOST_S1, insn))
             return REG_NONE;
@@ -99,7 +116,7 @@ unsigned trans_address(struct trans *t)
                trans_home(m->base) != REG_NONE) {
         return trans_home(m->base);
     } else {
-        effective_address(t, HOST_S1, insn);
+        effective_address(t, HOST_S1, insn, insn->addrsize == 8);
     }
     if (based) {
         emit_load_ctx(&t->e, HOST_S2, seg_base_disp(m->seg));
@@ -194,9 +211,15 @@ static void start_map(struct insn_rewrite *rw)
         rw->map[i] = (uint8_t)trans_home(i);
     rw->mem_base = rw->mem_index = REG_NONE;
     rw->mem_disp = 0;
+    rw->rm_in_memory = false;
 }
 
-/* first: the scratch register for h's first register; the second gets the other one. */
+static uint8_t *held_by(struct trans *t, unsigned scratch)
+{
+    return &t->held[scratch == HOST_S2];
+}
+
+/* scratch: the registers for those of h. What they held is good; whatever else was done to them has been told to trans_forget(). */
 static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn_rewrite *rw, const struct homeless *h,
                            const unsigned scratch[2])
 {
@@ -207,7 +230,7 @@ static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn
         trans_flags_use(t);
     for (unsigned i = 0; i < h->count; i++) {
         rw->map[h->gpr[i]] = (uint8_t)scratch[i];
-        if (h->read[i])
+        if (h->read[i] && *held_by(t, scratch[i]) != h->gpr[i])
             emit_load_ctx(&t->e, scratch[i], CTX_GPR((int)h->gpr[i]));
     }
     int len = insn_rewrite(insn, rw, code);
@@ -216,21 +239,67 @@ static bool emit_rewritten(struct trans *t, const struct insn *insn, struct insn
     emit_bytes(&t->e, code, (unsigned)len);
     if (touched)
         t->flags_saved = false;
-    for (unsigned i = 0; i < h->count; i++)
+    for (unsigned i = 0; i < h->count; i++) {
+        for (unsigned k = 0; k < 2; k++)
+            if (t->held[k] == h->gpr[i])
+                t->held[k] = REG_NONE; /* an old copy, or the new one */
+        *held_by(t, scratch[i]) = (uint8_t)h->gpr[i];
         if (h->written[i])
             emit_store_ctx(&t->e, scratch[i], CTX_GPR((int)h->gpr[i]));
+    }
+    t->tracked = true;
     return true;
+}
+
+/*
+ * Whether the instruction with a register in ModRM.rm, which it only reads, does the same with the context's memory there: BT, for one, does
+ * not, and string and system instructions have no such form.
+ */
+static bool may_read_context(const struct insn *insn)
+{
+    unsigned op = insn->opcode;
+
+    if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->rm.written || !insn->rm.read || insn->lock || insn->unit != UNIT_GPR)
+        return false;
+    if (insn->opcode_map == 0)
+        return (op < 0x40 && (op & 7) < 4) || op == 0x63 || op == 0x69 || op == 0x6b || op == 0x80 || op == 0x81 || op == 0x83 ||
+               op == 0x84 || op == 0x85 || op == 0x8a || op == 0x8b || op == 0xf6 || op == 0xf7;
+    return insn->opcode_map == 1 && ((op & 0xf0) == 0x40 || op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf);
+}
+
+static bool is_elsewhere(const struct insn *insn, unsigned gpr)
+{
+    return insn->reg.gpr == gpr || insn->vvvv.gpr == gpr || insn->opc.gpr == gpr;
+}
+
+/* Which scratch register each of the homeless gets: the one that has its value, if any does. */
+static void choose_scratch(const struct trans *t, const struct homeless *h, unsigned scratch[2])
+{
+    scratch[0] = HOST_S1;
+    scratch[1] = HOST_S2;
+    if (h->count && (t->held[1] == h->gpr[0] || (h->count == 2 && t->held[0] == h->gpr[1]))) {
+        scratch[0] = HOST_S2;
+        scratch[1] = HOST_S1;
+    }
 }
 
 static bool with_registers(struct trans *t, const struct insn *insn)
 {
-    static const unsigned scratch[] = {HOST_S1, HOST_S2};
+    unsigned scratch[2], rm = insn->rm.gpr;
+    struct insn regs = *insn;
     struct insn_rewrite rw;
     struct homeless h;
 
-    if (!find_homeless(&h, insn, 2))
-        return false;
     start_map(&rw);
+    if (is_homeless(rm) && t->held[0] != rm && t->held[1] != rm && may_read_context(insn) && !is_elsewhere(insn, rm)) {
+        regs.rm.gpr = REG_NONE;
+        rw.rm_in_memory = true;
+        rw.mem_base = HOST_CTX;
+        rw.mem_disp = CTX_GPR((int)rm);
+    }
+    if (!find_homeless(&h, &regs, 2))
+        return false;
+    choose_scratch(t, &h, scratch);
     return emit_rewritten(t, insn, &rw, &h, scratch);
 }
 
@@ -241,7 +310,7 @@ static bool with_shared_memory(struct trans *t, const struct insn *insn, const s
     unsigned base = trans_home(insn->mem.base);
     struct insn_rewrite rw;
 
-    trans_shared(t, base, insn->mem_written);
+    trans_shared(t);
     start_map(&rw);
     rw.mem_base = (uint8_t)base;
     rw.mem_index = HOST_S2;
@@ -273,12 +342,13 @@ static bool with_memory(struct trans *t, const struct insn *insn)
         return false;
     if (insn->high_byte && insn->opcode == 0x88 && insn->opcode_map == 0)
         return store_high_byte(t, insn);
-    if (t->share[t->at].leads || t->share[t->at].follows)
+    if (t->member_of[t->at] != TRANS_NO_GROUP)
         return with_shared_memory(t, insn, &h);
     unsigned gva = trans_address(t);
     if (gva == REG_NONE)
         return false;
     trans_lookup(t, gva, insn->mem_size, insn->mem_written);
+    trans_forget(t);
     start_map(&rw);
     rw.mem_base = (uint8_t)gva;
     rw.mem_index = HOST_S2;
@@ -301,13 +371,17 @@ static bool emit_lea_insn(struct trans *t, const struct insn *insn)
     if (insn->mem.rip_relative) {
         if (!rip_address(t, dst, insn))
             return false;
+        if (insn->op[0].size == 4)
+            emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, dst);
     } else {
-        effective_address(t, dst, insn);
+        effective_address(t, dst, insn, insn->addrsize == 8 && insn->op[0].size == 8);
     }
-    if (insn->op[0].size == 4)
-        emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, dst);
-    if (home == REG_NONE)
+    trans_forget(t);
+    t->tracked = true;
+    if (home == REG_NONE) {
         emit_store_ctx(&t->e, dst, CTX_GPR((int)gpr));
+        t->held[0] = (uint8_t)gpr;
+    }
     return true;
 }
 
@@ -315,8 +389,10 @@ bool trans_innocuous(struct trans *t)
 {
     const struct insn *insn = &t->insn[t->at];
 
-    if (insn->nop)
+    if (insn->nop) {
+        t->tracked = true;
         return true;
+    }
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
         return emit_lea_insn(t, insn);
     return insn->has_mem ? with_memory(t, insn) : with_registers(t, insn);

@@ -6,7 +6,11 @@
  *
  * Accesses through the same base register, whose value changes between them by constants at most, mostly lie within a page: a structure's
  * fields, a stack frame, what a function pushes and pops. The first of them, the leader, looks its page up and checks that all of
- * them lie in it; HOST_S2 has the addend then, and the followers use it, as long as nothing else needs that register.
+ * them lie in it; the followers use what it found, the addend. That is in HOST_S2 as long as nothing else needs this register, and then in
+ * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time.
+ *
+ * Nothing takes an entry away from a vCPU that is in translated code. If one is taken away while a block has been left for a moment, to fill
+ * another, the block is not resumed (mmu_changes()).
  *
  * Where they do not lie in one page, the code goes on at the leader in another block of the same instructions, which shares nothing
  * (BLOCK_UNSHARED). It is found through a jump cache of its own, and leads back to blocks that share.
@@ -94,65 +98,132 @@ static bool keeps_base(const struct insn *insn, unsigned base, int32_t *delta)
     return false;
 }
 
-/* Extends the group that instruction number i leads; returns how many follow. */
-static unsigned find_followers(struct trans *t, unsigned i, const struct access *first)
+/* --- finding groups --- */
+
+static void move_bases(struct trans *t, unsigned count, const struct insn *insn)
 {
-    int64_t lo = first->disp, hi = first->disp + (int64_t)first->size, at = 0;
-    unsigned followers = 0;
-    int32_t delta;
-
-    for (unsigned k = i; k < t->count; k++) {
-        const struct insn *insn = &t->insn[k];
-        struct access a;
-        bool accesses = k == i || access_of(insn, &a);
-
-        if (k != i && accesses) {
-            if (a.base != first->base || (a.write && !first->write))
-                break;
-            int64_t from = MIN(lo, at + a.disp), to = MAX(hi, at + a.disp + (int64_t)a.size);
-            if (to - from > SPAN_MAX)
-                break;
-            lo = from;
-            hi = to;
-            t->share[k].follows = true;
-            followers++;
-        } else if (!accesses && !spares_addend(insn)) {
-            break;
-        }
-        if (!keeps_base(insn, first->base, &delta))
-            break;
-        at += delta;
+    for (unsigned g = 0; g < count; g++) {
+        struct trans_group *group = &t->group[g];
+        int32_t delta;
+        if (!group->open)
+            continue;
+        group->open = keeps_base(insn, group->base, &delta);
+        group->at += delta;
     }
-    t->share[i].leads = followers > 0;
-    t->share[i].lo = (int32_t)lo;
-    t->share[i].span = (uint16_t)(hi - lo);
-    return followers;
+}
+
+/* Whether the access lies near the others of an open group, which it then belongs to. */
+static bool joins(struct trans_group *group, const struct access *a)
+{
+    int64_t lo = MIN(group->lo, group->at + a->disp), hi = MAX(group->hi, group->at + a->disp + (int64_t)a->size);
+
+    if (!group->open || group->base != a->base || (a->write && !group->write) || hi - lo > SPAN_MAX)
+        return false;
+    group->lo = lo;
+    group->hi = hi;
+    group->followers++;
+    return true;
+}
+
+/* A place in the context for a new group. A group without followers gives way; REG_NONE: all are in use. */
+static unsigned find_slot(struct trans *t, unsigned count)
+{
+    uint32_t used = 0;
+
+    for (unsigned g = 0; g < count; g++)
+        used |= t->group[g].open ? BIT(t->group[g].slot) : 0;
+    for (unsigned g = 0; used == BIT(CTX_ADDENDS) - 1 && g < count; g++) {
+        if (!t->group[g].open || t->group[g].followers)
+            continue;
+        t->group[g].open = false;
+        used &= ~(uint32_t)BIT(t->group[g].slot);
+    }
+    return used == BIT(CTX_ADDENDS) - 1 ? REG_NONE : (unsigned)__builtin_ctz(~used);
+}
+
+/* The group of instruction number i, of `count` that there are: one that it joins or begins. */
+static uint8_t find_group(struct trans *t, unsigned *count, unsigned i, const struct access *a)
+{
+    for (unsigned g = 0; g < *count; g++)
+        if (joins(&t->group[g], a))
+            return (uint8_t)g;
+    unsigned slot = find_slot(t, *count);
+    if (slot == REG_NONE)
+        return TRANS_NO_GROUP;
+    t->group[*count] = (struct trans_group){.base = (uint8_t)a->base,
+                                            .write = a->write,
+                                            .open = true,
+                                            .slot = (uint8_t)slot,
+                                            .leader = (uint8_t)i,
+                                            .lo = a->disp,
+                                            .hi = a->disp + (int64_t)a->size};
+    return (uint8_t)(*count)++;
+}
+
+void trans_share_emitted(struct trans *t, unsigned i)
+{
+    if (t->member_of[i] != TRANS_NO_GROUP)
+        t->addend_of = t->member_of[i];
+    else if (!spares_addend(&t->insn[i]))
+        t->addend_of = TRANS_NO_GROUP;
+}
+
+/* Which addends will be gone from the register when they are wanted. */
+static void find_stored(struct trans *t)
+{
+    t->addend_of = TRANS_NO_GROUP;
+    for (unsigned i = 0; i < t->count; i++) {
+        unsigned g = t->member_of[i];
+        if (g != TRANS_NO_GROUP && t->group[g].leader != i && t->addend_of != g)
+            t->group[g].stored = true;
+        trans_share_emitted(t, i);
+    }
+    t->addend_of = TRANS_NO_GROUP;
 }
 
 void trans_share_find(struct trans *t)
 {
-    for (unsigned i = 0; i < t->count; i++)
-        t->share[i] = (struct trans_share){0};
-    if (!trans_is_wide(t) || (t->mode & BLOCK_UNSHARED))
-        return;
+    bool shares = trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED);
+    unsigned count = 0;
+
     for (unsigned i = 0; i < t->count; i++) {
         struct access a;
-        if (!t->share[i].follows && access_of(&t->insn[i], &a))
-            find_followers(t, i, &a);
+        t->member_of[i] = shares && access_of(&t->insn[i], &a) ? find_group(t, &count, i, &a) : TRANS_NO_GROUP;
+        move_bases(t, count, &t->insn[i]);
     }
+    for (unsigned i = 0; i < t->count; i++)
+        if (t->member_of[i] != TRANS_NO_GROUP && !t->group[t->member_of[i]].followers)
+            t->member_of[i] = TRANS_NO_GROUP;
+    find_stored(t);
 }
 
-bool trans_shared(struct trans *t, unsigned base, bool write)
+/* --- emission --- */
+
+static void find_addend(struct trans *t, const struct trans_group *group)
 {
-    const struct trans_share *share = &t->share[t->at];
     struct emit *e = &t->e;
 
-    if (!share->leads)
-        return share->follows;
     trans_flags_keep(t);
-    emit_lea(e, HOST_S1, base, share->lo);
-    emit_test_crossing(e, HOST_S1, share->span, HOST_S2);
+    emit_lea(e, HOST_S1, trans_home(group->base), (int32_t)group->lo);
+    emit_test_crossing(e, HOST_S1, (unsigned)(group->hi - group->lo), HOST_S2);
     trans_cold_from(trans_cold(t, COLD_UNSHARED), emit_jcc(e, CC_NZ));
-    trans_lookup_entry(t, HOST_S1, 1, write);
+    trans_lookup_entry(t, HOST_S1, 1, group->write);
+    if (group->stored)
+        emit_store_ctx(e, HOST_S2, CTX_ADDEND(group->slot));
+}
+
+bool trans_shared(struct trans *t)
+{
+    unsigned g = t->member_of[t->at];
+
+    if (g == TRANS_NO_GROUP)
+        return false;
+    if (t->group[g].leader == t->at) {
+        find_addend(t, &t->group[g]);
+        trans_forget(t);
+    } else if (t->addend_of != g) {
+        t->held[1] = REG_NONE;
+        emit_load_ctx(&t->e, HOST_S2, CTX_ADDEND(t->group[g].slot));
+    }
     return true;
 }
