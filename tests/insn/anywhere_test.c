@@ -1,0 +1,802 @@
+/* Translated code is interrupted at each of its host instructions, and meets a fault at each of its memory operands: it stands where step would. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <ucontext.h>
+
+#include "compare.h"
+#include "corpus.h"
+#include "engine/soft/cache.h"
+#include "engine/soft/lapic.h"
+#include "engine/soft/mmu.h"
+#include "sequence.h"
+
+/*
+ * Theory of operation
+ *
+ * A case is a piece of code with registers: one of the corpus, at some place near the end of a page, or random code. Step runs it first and leaves
+ * the state after each instruction in a trail.
+ *
+ * Interruptions. Translated code runs once under the trap flag, which tells the host instructions that are executed. Then it runs once for each of
+ * them, with INT3 in its place: the handler puts the byte back, makes something happen as another thread would (an interrupt, an NMI, a store
+ * to the code by a device), and goes on at the instruction. An event is to be taken at a boundary of instructions, in a state of the trail, where
+ * interrupts are allowed, and soon; and from there on the piece comes to the end that it has without.
+ *
+ * Faults. For each memory operand of each instruction some register is moved such that this operand is the first to touch a page, from its start,
+ * across its end or at its end, and the page is made absent, read-only or a supervisor's. The fault is to be step's, and when the page is there
+ * again the piece comes to its end.
+ *
+ * Flags that later code overwrites unread may be anything meanwhile; whether they were that, the end tells.
+ */
+
+#define TRAIL_MAX 300
+#define PCS_MAX 20000
+#define ARENA_BYTES (ARENA_PAGES * PAGE_SIZE)
+#define VECTOR 0x51
+#define RUNS_MAX 4000
+#define REGION 4096 /* bytes about a pointer */
+
+enum kind { KIND_INTERRUPT, KIND_NMI, KIND_CHANGE, KIND_COUNT };
+static const char *const kind_names[] = {"an interrupt", "an NMI", "a store to the code"};
+
+struct trail {
+    struct outcome at;
+    uint64_t gs_base, kernel_gs_base;
+    bool interruptible; /* IF is set, and it is not the instruction behind STI */
+    bool shadow;
+    uint8_t memory[ARENA_BYTES];
+};
+
+/* A host instruction that was executed, and behind how many of the guest's. */
+struct place {
+    uint8_t *pc;
+    unsigned begun; /* guest instructions, this one included */
+};
+
+static struct test {
+    struct machine machine;
+    uint8_t pristine[ARENA_BYTES];
+    uint8_t pages[ARENA_PAGES]; /* enum page_kind, of this case */
+    struct assembler a;
+    const char *name;
+    uint64_t seed, number;
+    const uint8_t *code;
+    unsigned code_len, flags;
+    struct outcome in, out;
+    struct trail trail[TRAIL_MAX + 1], end;
+    unsigned count; /* of trail, but for its first */
+    struct exception_seen {
+        uint8_t vector;
+        uint32_t error;
+        uint64_t cr2;
+    } ended_by;
+    struct place place[PCS_MAX];
+    unsigned place_count;
+    uint64_t interruptions, taken, operands, missed, faults, pieces, failed;
+} t;
+
+/* What the SIGTRAP handler works on. */
+static volatile struct {
+    bool steps; /* the trap flag: notes places */
+    unsigned begun;
+    uint8_t *armed, byte; /* writable address of INT3, and what was there */
+    enum kind kind;
+    bool fired;
+} trap;
+
+/* --- the handler --- */
+
+static void happen(enum kind kind)
+{
+    struct soft_cpu *cpu = t.machine.cpu;
+
+    switch (kind) {
+    case KIND_INTERRUPT:
+        if (lapic_msi(cpu->svm, APIC_BASE_DEFAULT, VECTOR) != 0)
+            abort();
+        break;
+    case KIND_NMI:
+        atomic_store(&cpu->nmi_pending, true);
+        atomic_fetch_or(&cpu->attention, 1);
+        break;
+    default:
+        t.machine.vm.mem.code_changed(t.machine.vm.mem.code_changed_opaque, ARENA_GPA + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE);
+    }
+}
+
+/* How many guest instructions begin at this host address: those without code of their own share it with the next. */
+static unsigned begins_at(const uint8_t *pc)
+{
+    struct soft_cache *cache = t.machine.cpu->svm->cache;
+    const struct block_mark *mark;
+    struct block *b = cache_block_at(cache, pc, &mark);
+    unsigned n = 0;
+
+    for (unsigned i = 0; b && i < b->mark_count; i++)
+        n += b->code + cache->marks[b->first_mark + i].host_off == pc;
+    return n;
+}
+
+static void handle(int signo, siginfo_t *info, void *context)
+{
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    struct soft_cache *cache = t.machine.cpu->svm->cache;
+    uint8_t *pc = (uint8_t *)regs[REG_RIP];
+
+    (void)signo;
+    (void)info;
+    if (regs[REG_TRAPNO] == EXC_DB) {
+        if (!trap.steps) {
+            regs[REG_EFL] &= ~(greg_t)FLAG_TF;
+            return;
+        }
+        regs[REG_EFL] |= FLAG_TF;
+        if (!cache_holds(cache, pc))
+            return;
+        trap.begun += begins_at(pc);
+        if (t.place_count < PCS_MAX)
+            t.place[t.place_count++] = (struct place){.pc = pc, .begun = trap.begun};
+        return;
+    }
+    if (!trap.armed || pc != cache->mem.rx + (trap.armed - cache->mem.rw) + 1)
+        abort();
+    *trap.armed = trap.byte;
+    trap.armed = NULL;
+    trap.fired = true;
+    regs[REG_RIP]--;
+    happen(trap.kind);
+}
+
+static void catch_traps(void)
+{
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGTRAP, &action, NULL) != 0)
+        abort();
+}
+
+static void begin_stepping(void)
+{
+    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "cc", "memory");
+}
+
+static void end_stepping(void)
+{
+    trap.steps = false;
+    __asm__ volatile("pushfq; andl $~0x100, (%%rsp); popfq" : : : "cc", "memory");
+}
+
+/* --- running a case --- */
+
+static void map_page(unsigned page, enum page_kind kind, bool user)
+{
+    uint64_t pte = (ARENA_GPA + page * PAGE_SIZE) | PTE_P | (user ? PTE_U : 0) | (kind == PAGE_RO ? 0 : PTE_W) |
+                   (kind == PAGE_CODE ? 0 : PTE_NX);
+
+    machine_put(&t.machine, PT_GPA + 8 * page, kind == PAGE_ABSENT ? 0 : pte);
+}
+
+static void map_pages(void)
+{
+    for (unsigned i = 0; i < ARENA_PAGES; i++)
+        map_page(i, t.pages[i], true);
+    mmu_flush_all(t.machine.cpu);
+}
+
+static void changed(void)
+{
+    t.machine.vm.mem.code_changed(t.machine.vm.mem.code_changed_opaque, ARENA_GPA + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE);
+}
+
+/* The state before the first instruction. Translations stay, unless the code is not what it was. */
+static void load(void)
+{
+    struct machine *m = &t.machine;
+    struct soft_cpu *cpu = m->cpu;
+    uint8_t *code = m->arena + CODE_FIRST * PAGE_SIZE;
+
+    if (memcmp(code, t.trail[0].memory + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE) != 0)
+        changed();
+    memcpy(m->arena, t.trail[0].memory, ARENA_BYTES);
+    if (t.flags & PIECE_32)
+        machine_mode(m, 32, 0, 0);
+    else
+        set_mode(m, t.flags & PIECE_SUPERVISOR);
+    machine_load(m, &t.in);
+    cpu->kernel_gs_base = t.in.gpr[GPR_R13];
+    cpu->interrupt_shadow = cpu->mov_ss_shadow = cpu->halted = false;
+    atomic_store(&cpu->nmi_pending, false);
+    lapic_reset(cpu);
+    lapic_mmio_write(cpu, 0xf0, 0x1ff);
+}
+
+static void start(void)
+{
+    memcpy(t.trail[0].memory, t.pristine, ARENA_BYTES);
+    memcpy(t.trail[0].memory + (t.in.rip - ARENA), t.code, t.code_len);
+    load();
+}
+
+static void note(struct trail *at)
+{
+    struct soft_cpu *cpu = t.machine.cpu;
+
+    machine_store(&t.machine, &at->at);
+    canonical_image(cpu->svm->cpuid, at->at.image);
+    at->gs_base = cpu->seg[SEG_GS].base;
+    at->kernel_gs_base = cpu->kernel_gs_base;
+    at->shadow = cpu->interrupt_shadow;
+    at->interruptible = (cpu->rflags & FLAG_IF) && !cpu->interrupt_shadow;
+    memcpy(at->memory, t.machine.arena, ARENA_BYTES);
+}
+
+/* Step to the exception that ends it; records: into the trail. False where it has no end. */
+static bool step_on(bool records)
+{
+    unsigned n = 0;
+
+    while (!delivered.seen) {
+        if (n == TRAIL_MAX || (soft_step(t.machine.cpu) == SOFT_EXIT && !delivered.seen))
+            return false;
+        if (records && !delivered.seen)
+            note(&t.trail[n + 1]);
+        n += !delivered.seen;
+    }
+    t.count = n;
+    return t.machine.exit.reason != VM_EXIT_INTERNAL;
+}
+
+/* Translated code to the next event. */
+static bool run_on(void)
+{
+    for (unsigned i = 0; i < RUNS_MAX && !delivered.seen && t.machine.exit.reason != VM_EXIT_INTERNAL; i++)
+        run_vcpu(&t.machine.vcpu, &t.machine.exit);
+    return delivered.seen;
+}
+
+static bool go_on(void)
+{
+    delivered.seen = false;
+    t.machine.exit.reason = VM_EXIT_INTR;
+    return run_on();
+}
+
+/* --- comparing --- */
+
+/* Whether the machine is in this state; all: arithmetic flags too. */
+static const char *difference(const struct trail *want, bool all)
+{
+    const struct soft_cpu *cpu = t.machine.cpu;
+    uint64_t low = t.flags & PIECE_32 ? UINT32_MAX : UINT64_MAX;
+
+    machine_store(&t.machine, &t.out);
+    canonical_image(cpu->svm->cpuid, t.out.image);
+    if (t.out.rip != want->at.rip)
+        return "rip";
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if ((t.out.gpr[i] ^ want->at.gpr[i]) & low)
+            return "a register";
+    if ((t.out.rflags ^ want->at.rflags) & ~(uint64_t)(all ? FLAG_RF : FLAG_ARITH | FLAG_RF))
+        return "flags";
+    if (cpu->seg[SEG_GS].base != want->gs_base || cpu->kernel_gs_base != want->kernel_gs_base)
+        return "a GS base";
+    if (memcmp(t.out.image + FX_XMM, want->at.image + FX_XMM, 256) != 0)
+        return "a vector register";
+    return memcmp(t.machine.arena, want->memory, ARENA_BYTES) != 0 ? "memory" : NULL;
+}
+
+static const char *end_difference(void)
+{
+    const char *what = NULL;
+
+    if (delivered.event != EVENT_EXCEPTION || delivered.exc.vector != t.ended_by.vector ||
+        t.end.at.error != (delivered.exc.has_error ? delivered.exc.error : 0) ||
+        t.end.at.cr2 != (delivered.exc.vector == EXC_PF ? delivered.exc.cr2 : 0))
+        what = "what ended it";
+    return what ? what : difference(&t.end, t.ended_by.vector == EXC_UD);
+}
+
+static void fail(const char *what, const char *where, const struct trail *want)
+{
+    t.failed++;
+    printf("%s: %s differs, %s; again: anywhere_test --seed %llu --case %llu\n  code at 0x%llx:", t.name, what, where,
+           (unsigned long long)t.seed, (unsigned long long)t.number, (unsigned long long)t.in.rip);
+    for (unsigned i = 0; i < t.code_len; i++)
+        printf(" %02x", t.code[i]);
+    printf("\n  event %u vector %u cr2 0x%llx\n", delivered.event, delivered.exc.vector, (unsigned long long)delivered.exc.cr2);
+    if (!want)
+        return;
+    printf("  rip 0x%llx, 0x%llx; rflags 0x%llx, 0x%llx\n", (unsigned long long)want->at.rip, (unsigned long long)t.out.rip,
+           (unsigned long long)want->at.rflags, (unsigned long long)t.out.rflags);
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        printf("  gpr %2u: 0x%016llx, 0x%016llx, 0x%016llx%s\n", i, (unsigned long long)t.in.gpr[i], (unsigned long long)want->at.gpr[i],
+               (unsigned long long)t.out.gpr[i], want->at.gpr[i] == t.out.gpr[i] ? "" : " !");
+    for (unsigned i = 0, told = 0; i < ARENA_BYTES && told < 32; i++)
+        if (want->memory[i] != t.machine.arena[i]) {
+            printf("  byte at 0x%llx: %02x, %02x\n", ARENA + i, want->memory[i], t.machine.arena[i]);
+            told++;
+        }
+}
+
+/* --- interruptions --- */
+
+/* A string that was interrupted between two of its iterations: which entry of the trail it began at, or none. */
+static bool within_string(const struct trail *want)
+{
+    uint8_t byte = want->memory[want->at.rip - ARENA];
+
+    if (want->at.rip != t.out.rip || (byte != 0xf3 && byte != 0xf2) || t.out.gpr[GPR_RCX] >= want->at.gpr[GPR_RCX])
+        return false;
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if (t.out.gpr[i] != want->at.gpr[i] && i != GPR_RCX && i != GPR_RSI && i != GPR_RDI)
+            return false;
+    return true;
+}
+
+/* The entry of the trail that the machine stands at, or count + 1. */
+static unsigned find_on_trail(void)
+{
+    unsigned first = t.count + 1;
+
+    for (unsigned i = t.count + 1; i-- > 0;) {
+        if (t.trail[i].at.rip != t.out.rip)
+            continue;
+        if (!difference(&t.trail[i], false))
+            return i;
+        if (within_string(&t.trail[i]))
+            first = i;
+    }
+    return first;
+}
+
+/*
+ * The instruction before which an event that comes up during number `begun` must have been taken: jumps that lead back, and those to anywhere,
+ * look whether there is one. count + 1 where it may come too late.
+ */
+static unsigned latest(unsigned begun, bool nmi)
+{
+    unsigned looks = 0, from = MAX(begun, 1U);
+
+    for (unsigned i = from; i <= t.count; i++) {
+        bool back = t.trail[i].at.rip <= t.trail[i - 1].at.rip;
+        looks += back && (nmi ? !t.trail[i].shadow : t.trail[i].interruptible);
+        if (looks == 2)
+            return i;
+    }
+    return t.count + 1;
+}
+
+static void judge_event(const struct place *p, enum kind kind, bool exact, const char *where)
+{
+    bool nmi = kind == KIND_NMI;
+    unsigned limit = exact && kind != KIND_CHANGE ? latest(p->begun, nmi) : t.count + 1;
+
+    if (delivered.event == EVENT_EXCEPTION) {
+        if (limit <= t.count) {
+            fail("when it is taken: never,", where, &t.trail[limit]);
+            return;
+        }
+    } else {
+        machine_store(&t.machine, &t.out);
+        unsigned i = find_on_trail();
+        t.taken++;
+        if (i > t.count) {
+            fail("its state", where, &t.trail[MIN(p->begun, t.count)]);
+            return;
+        }
+        if (i > limit || (nmi ? t.trail[i].shadow : !t.trail[i].interruptible)) {
+            fail(i > limit ? "when it is taken: late," : "that it is taken:", where, &t.trail[i]);
+            return;
+        }
+        lapic_mmio_write(t.machine.cpu, 0xb0, 0); /* EOI */
+        if (!go_on()) {
+            fail("that it ends:", where, NULL);
+            return;
+        }
+    }
+    const char *what = end_difference();
+    if (what)
+        fail(what, where, &t.end);
+}
+
+static void interrupt_at(const struct place *p, enum kind kind, bool exact)
+{
+    struct soft_cache *cache = t.machine.cpu->svm->cache;
+    uint8_t *rw = cache->mem.rw + (p->pc - cache->mem.rx);
+    char where[120];
+
+    load();
+    trap.kind = kind;
+    trap.fired = false;
+    trap.byte = *rw;
+    trap.armed = rw;
+    *rw = 0xcc;
+    bool ended = run_on();
+    if (trap.armed)
+        *trap.armed = trap.byte;
+    trap.armed = NULL;
+    t.interruptions += trap.fired;
+    snprintf(where, sizeof(where), "%s at host byte %u of %u, guest instruction %u", kind_names[kind], (unsigned)(p->pc - cache->mem.rx),
+             (unsigned)cache->used, p->begun);
+    if (!ended)
+        fail("that it ends:", where, NULL);
+    else if (!trap.fired && exact)
+        fail("that it comes by:", where, NULL);
+    else
+        judge_event(p, kind, exact, where);
+}
+
+static int by_pc(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+
+    if (x->pc != y->pc)
+        return x->pc < y->pc ? -1 : 1;
+    return (int)x->begun - (int)y->begun;
+}
+
+/* Everything translated anew, at the same addresses each time, and the tables filled. */
+static void warm_up(void)
+{
+    cache_flush(t.machine.cpu->svm);
+    for (unsigned i = 0; i < 3; i++) {
+        load();
+        run_on();
+    }
+}
+
+/* The host instructions of a run, each as it is met first. */
+static void find_places(bool cold)
+{
+    unsigned n = 0;
+
+    load();
+    if (cold)
+        mmu_flush_all(t.machine.cpu);
+    t.place_count = 0;
+    trap.begun = 0;
+    trap.steps = true;
+    begin_stepping();
+    run_on();
+    end_stepping();
+    qsort(t.place, t.place_count, sizeof(t.place[0]), by_pc);
+    for (unsigned i = 0; i < t.place_count; i++)
+        if (n == 0 || t.place[i].pc != t.place[n - 1].pc)
+            t.place[n++] = t.place[i];
+    t.place_count = n;
+}
+
+static void interrupt_everywhere(struct rng *r, bool every_kind)
+{
+    for (unsigned cold = 0; cold < 2 && !t.failed; cold++) {
+        warm_up();
+        find_places(cold);
+        for (unsigned i = 0; i < t.place_count && !t.failed; i++) {
+            unsigned only = rng_below(r, 5);
+            for (enum kind kind = 0; kind < KIND_COUNT; kind++) {
+                if (!every_kind && kind != (only < 2 ? KIND_INTERRUPT : only < 4 ? KIND_NMI : KIND_CHANGE))
+                    continue;
+                if (t.flags & PIECE_CHANGES)
+                    warm_up();
+                if (cold)
+                    mmu_flush_all(t.machine.cpu);
+                interrupt_at(&t.place[i], kind, !cold && !(t.flags & PIECE_CHANGES));
+                if (kind == KIND_CHANGE)
+                    warm_up();
+            }
+        }
+    }
+}
+
+/* --- faults --- */
+
+struct operand {
+    gva_t gva;
+    unsigned size;
+    bool write;
+};
+
+/* The memory operands of the instruction at rip; of a repeated one all elements. */
+static unsigned find_operands(struct operand op[2])
+{
+    struct soft_cpu *cpu = t.machine.cpu;
+    struct step_entry *entry;
+    unsigned n = 0;
+
+    if (step_fetch(cpu, &entry) != SOFT_OK)
+        return 0;
+    const struct insn *insn = &entry->insn;
+    unsigned word = insn->mode_bits / 8;
+    cpu->next_rip = cpu->rip + insn->len;
+    if (insn->has_mem && !insn->nop && insn->mem_size && insn->mnemonic != ZYDIS_MNEMONIC_LEA && insn->mnemonic != ZYDIS_MNEMONIC_INVLPG)
+        op[n++] = (struct operand){cpu->seg[insn->mem.seg].base * (insn->mem.seg >= SEG_FS) + soft_ea(cpu, insn), insn->mem_size,
+                                   insn->mem_written};
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_CALL: op[n++] = (struct operand){cpu->gpr[GPR_RSP] - word, word, true}; break;
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_RET: op[n++] = (struct operand){cpu->gpr[GPR_RSP], word, false}; break;
+    case ZYDIS_MNEMONIC_LEAVE: op[n++] = (struct operand){cpu->gpr[GPR_RBP], word, false}; break;
+    default: break;
+    }
+    if (insn->cls != INSN_STRING || (insn->rep && !cpu->gpr[GPR_RCX]))
+        return n;
+    unsigned element = insn->opcode & 1 ? insn->opsize : 1, kind = insn->opcode & 0xfe;
+    unsigned size = element * (insn->rep ? (unsigned)cpu->gpr[GPR_RCX] : 1), below = cpu->rflags & FLAG_DF ? size - element : 0;
+    if (kind != 0xaa && kind != 0xae)
+        op[n++] = (struct operand){cpu->gpr[GPR_RSI] - below, size, false};
+    if (kind != 0xac)
+        op[n++] = (struct operand){cpu->gpr[GPR_RDI] - below, size, kind == 0xaa || kind == 0xa4};
+    return n;
+}
+
+/* A page is made such that accesses fail, and the case runs; false where step meets no fault of that page at instruction number at. */
+static bool fault_with(unsigned page, enum page_kind kind, bool user, unsigned at, const char *where)
+{
+    bool reached = false;
+    const char *what = NULL;
+
+    load();
+    map_page(page, kind, user);
+    mmu_flush_all(t.machine.cpu);
+    unsigned n = 0;
+    while (!delivered.seen && n <= at && soft_step(t.machine.cpu) != SOFT_EXIT)
+        n++;
+    if (delivered.seen && delivered.exc.vector == EXC_PF && n == at && (delivered.exc.cr2 - ARENA) / PAGE_SIZE == page) {
+        static struct trail fault;
+        reached = true;
+        note(&fault);
+        load();
+        mmu_flush_all(t.machine.cpu);
+        if (!run_on())
+            what = "that it ends:";
+        else if (delivered.event != EVENT_EXCEPTION || delivered.exc.vector != EXC_PF || delivered.exc.error != fault.at.error ||
+                 delivered.exc.cr2 != fault.at.cr2)
+            what = "the fault";
+        else
+            what = difference(&fault, false);
+        t.faults++;
+        if (what)
+            fail(what, where, &fault);
+    }
+    map_pages();
+    if (!reached || what)
+        return reached;
+    what = go_on() ? end_difference() : "that it ends:";
+    if (what)
+        fail(what, where, &t.end);
+    return true;
+}
+
+/* Step's way through the case, with the registers as they are now. */
+static bool walk(void)
+{
+    start();
+    note(&t.trail[0]);
+    if (!step_on(true))
+        return false;
+    note(&t.end);
+    t.ended_by = (struct exception_seen){.vector = delivered.exc.vector};
+    return true;
+}
+
+/* All ways to make the operand at gva fail. */
+static bool fault_around(const struct operand *op, unsigned at, gva_t gva, const char *where)
+{
+    unsigned first = (unsigned)((gva - ARENA) / PAGE_SIZE), last = (unsigned)((gva + op->size - 1 - ARENA) / PAGE_SIZE);
+    bool user = !(t.flags & PIECE_SUPERVISOR), reached = false;
+
+    for (unsigned page = first; page <= last && page < ARENA_PAGES && !t.failed; page++) {
+        if (t.pages[page] == PAGE_ABSENT || t.pages[page] == PAGE_CODE)
+            continue;
+        reached |= fault_with(page, PAGE_ABSENT, true, at, where);
+        if (user && !t.failed)
+            reached |= fault_with(page, t.pages[page], false, at, where);
+        if (op->write && !t.failed)
+            reached |= fault_with(page, PAGE_RO, true, at, where);
+    }
+    return reached;
+}
+
+/* Where an operand is to lie: as it does, or about the start of the next page or its own. */
+static int64_t shift_of(const struct operand *op, unsigned way)
+{
+    int64_t next = (int64_t)(ALIGN_DOWN(op->gva, PAGE_SIZE) + PAGE_SIZE - op->gva);
+
+    switch (way) {
+    case 0: return 0;
+    case 1: return next;
+    case 2: return next - (int64_t)op->size;
+    default: return next - (int64_t)op->size / 2;
+    }
+}
+
+/* Whether earlier accesses of the same memory reach below and above it: none can fail that they did not meet. */
+static bool among_earlier(const struct operand *op, const struct operand *earlier, unsigned count)
+{
+    gva_t low = UINT64_MAX, high = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        if ((earlier[i].write || !op->write) && earlier[i].gva + REGION / 2 - op->gva < REGION) {
+            low = MIN(low, earlier[i].gva);
+            high = MAX(high, earlier[i].gva + earlier[i].size);
+        }
+    return op->gva >= low && op->gva + op->size <= high;
+}
+
+static void fault_operand(unsigned at, const struct operand *op, const struct operand *earlier, unsigned earlier_count, const char *where)
+{
+    static const uint8_t pointers[] = {GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_R8, GPR_R9, GPR_R12, GPR_R13};
+    bool wanders = t.flags & PIECE_CHANGES || op->gva - ARENA >= ARENA_BYTES;
+    bool reached = wanders || t.pages[(op->gva - ARENA) / PAGE_SIZE] == PAGE_CODE; /* data among the code stay */
+    struct outcome in = t.in;
+
+    for (unsigned way = 0; way < 4 && !t.failed; way++)
+        for (unsigned k = 0; k < (way ? sizeof(pointers) : 1) && !t.failed; k++) {
+            int64_t shift = shift_of(op, way);
+            t.in.gpr[pointers[k]] += (uint64_t)shift;
+            if (walk())
+                reached |= fault_around(op, at, op->gva + (uint64_t)shift, where);
+            t.in = in;
+        }
+    if (among_earlier(op, earlier, earlier_count))
+        return;
+    t.operands++;
+    if (!reached && !t.failed) {
+        t.missed++;
+        printf("%s: no fault reached %s\n", t.name, where);
+    }
+}
+
+static void fault_everywhere(void)
+{
+    static struct trail place;
+    static struct operand op[2 * TRAIL_MAX + 4];
+    unsigned count = t.count, found = 0;
+
+    for (unsigned at = 0; at <= count && !t.failed; at++) {
+        if (!walk())
+            return;
+        load();
+        for (unsigned i = 0; i < at; i++)
+            soft_step(t.machine.cpu);
+        note(&place);
+        unsigned n = find_operands(op + found);
+        for (unsigned k = 0; k < n && !t.failed; k++) {
+            char where[120];
+            snprintf(where, sizeof(where), "operand %u of guest instruction %u at 0x%llx", k, at, (unsigned long long)place.at.rip);
+            fault_operand(at, &op[found + k], op, found, where);
+        }
+        found += n;
+    }
+    walk();
+}
+
+/* --- cases --- */
+
+static void by_hand(struct rng *r, const struct piece *piece)
+{
+    static const struct {
+        uint8_t gpr, page;
+    } homes[] = {{GPR_RBX, 4}, {GPR_RSI, 6}, {GPR_RDI, 8},  {GPR_RBP, 10}, {GPR_RSP, 12},
+                 {GPR_R9, 14}, {GPR_R8, 16}, {GPR_R12, 16}, {GPR_R13, 18}};
+
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        t.in.gpr[i] = random_value(r);
+    for (unsigned i = 0; i < ARRAY_SIZE(homes); i++)
+        t.in.gpr[homes[i].gpr] = ARENA + homes[i].page * PAGE_SIZE + 0x800 + (homes[i].gpr == GPR_R12 ? 0x100 : 0);
+    t.in.gpr[GPR_RCX] = 3;
+    t.in.gpr[GPR_R15] = 2;
+    for (unsigned i = 0; piece->flags & PIECE_32 && i < GPR_COUNT; i++)
+        t.in.gpr[i] = (uint32_t)t.in.gpr[i];
+    t.in.rflags = rng_next(r) & FLAG_ARITH;
+    random_image(r, t.machine.cpu->svm->cpuid, t.in.image);
+    vec_put16(t.in.image + FX_FSW, 0);
+    vec_put32(t.in.image + FX_MXCSR, 0x1f80);
+    for (unsigned i = 0; i < ARENA_PAGES; i++)
+        t.pages[i] = i >= 4 ? PAGE_RW : arena_page[i];
+    memset(t.pristine + 18 * PAGE_SIZE, 0, 2 * PAGE_SIZE);
+    t.name = piece->name;
+    t.code = piece->code;
+    t.code_len = (unsigned)(piece->end - piece->code);
+    t.flags = piece->flags;
+}
+
+static void by_chance(struct rng *r)
+{
+    t.a.r = r;
+    t.a.supervisor = rng_one_in(r, 2);
+    make_state(r, t.machine.cpu->svm->cpuid, &t.in);
+    assemble(&t.a);
+    memcpy(t.pages, arena_page, sizeof(t.pages));
+    t.name = "random code";
+    t.code = t.a.bytes;
+    t.code_len = t.a.len;
+    t.flags = t.a.supervisor ? PIECE_SUPERVISOR : 0;
+}
+
+static bool prepare(void)
+{
+    map_pages();
+    if (!walk())
+        return false;
+    load();
+    const char *what = run_on() ? end_difference() : "that it ends:";
+    if (what)
+        fail(what, "undisturbed", &t.end);
+    return !what;
+}
+
+/* The corpus comes first: each piece with the page's end nowhere near (place 0), or that many bytes behind its start. */
+static void run_case(uint64_t seed, uint64_t number, bool every_kind)
+{
+    bool hand = number / 1024 < ARRAY_SIZE(corpus);
+    unsigned behind = number % 1024;
+    struct rng r;
+
+    t.seed = seed;
+    t.number = number;
+    rng_start(&r, 1, 1);
+    rng_fill(&r, t.pristine, sizeof(t.pristine));
+    memset(t.pristine + CODE_FIRST * PAGE_SIZE, 0xcc, CODE_PAGES * PAGE_SIZE);
+    rng_start(&r, seed, number);
+    if (hand) {
+        by_hand(&r, &corpus[number / 1024]);
+        t.in.rip = ARENA + (CODE_FIRST + 1) * PAGE_SIZE - (behind ? behind : 0x900);
+    } else {
+        by_chance(&r);
+    }
+    if (!prepare())
+        return;
+    t.pieces++;
+    interrupt_everywhere(&r, every_kind);
+    if (hand && !t.failed)
+        fault_everywhere();
+}
+
+/* --- the program --- */
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"cases", required_argument, NULL, 'n'},
+                                            {"case", required_argument, NULL, 'c'},
+                                            {"every", no_argument, NULL, 'e'},
+                                            {0}};
+    unsigned long long seed = 1, cases = 100, only = UINT64_MAX;
+    uint64_t first_random = 1024 * ARRAY_SIZE(corpus);
+    bool every = false;
+    struct err e;
+
+    for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
+        switch (o) {
+        case 's': seed = strtoull(optarg, NULL, 0); break;
+        case 'n': cases = strtoull(optarg, NULL, 0); break;
+        case 'c': only = strtoull(optarg, NULL, 0); break;
+        case 'e': every = true; break;
+        default: fprintf(stderr, "usage: anywhere_test [--seed S] [--cases N] [--every] [--case NUMBER]\n"); return 2;
+        }
+    if (machine_init(&t.machine, &e) != 0) {
+        fprintf(stderr, "anywhere_test: %s\n", e.text);
+        return 1;
+    }
+    catch_traps();
+    if (only != UINT64_MAX)
+        run_case(seed, only, true);
+    for (unsigned i = 0; only == UINT64_MAX && i < ARRAY_SIZE(corpus) && !t.failed; i++)
+        for (unsigned at = 0; at < (every ? (unsigned)(corpus[i].end - corpus[i].code) : 1) && !t.failed; at++)
+            run_case(seed, i * 1024 + at, every);
+    for (uint64_t i = 0; only == UINT64_MAX && i < cases && !t.failed; i++)
+        run_case(seed, first_random + i, every);
+    printf("%llu pieces: %llu interruptions, of which %llu were taken as events; %llu faults at %llu operands, %llu not reached\n",
+           (unsigned long long)t.pieces, (unsigned long long)t.interruptions, (unsigned long long)t.taken, (unsigned long long)t.faults,
+           (unsigned long long)t.operands, (unsigned long long)t.missed);
+    printf("%llu passed, %llu failed\n", (unsigned long long)t.pieces, (unsigned long long)(t.failed + t.missed));
+    machine_fini(&t.machine);
+    return t.failed || t.missed || !t.pieces ? 1 : 0;
+}
