@@ -9,6 +9,7 @@
 #include "engine/soft/cache.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/mmu.h"
+#include "engine/soft/switch.h"
 #include "sequence.h"
 
 /*
@@ -77,7 +78,7 @@ static struct test {
 
 /* What the SIGTRAP handler works on. */
 static volatile struct {
-    bool steps; /* the trap flag: notes places */
+    bool steps, inside; /* the trap flag: notes places; the last one was in translated code */
     unsigned begun;
     uint8_t *armed, byte; /* writable address of INT3, and what was there */
     enum kind kind;
@@ -126,13 +127,13 @@ static void handle(int signo, siginfo_t *info, void *context)
     (void)signo;
     (void)info;
     if (regs[REG_TRAPNO] == EXC_DB) {
-        if (!trap.steps) {
-            regs[REG_EFL] &= ~(greg_t)FLAG_TF;
+        if (!cache_holds(cache, pc)) {
+            if (trap.inside)
+                regs[REG_EFL] &= ~(greg_t)FLAG_TF; /* C code of the engine, up to soft_vec_unpark() */
+            trap.inside = false;
             return;
         }
-        regs[REG_EFL] |= FLAG_TF;
-        if (!cache_holds(cache, pc))
-            return;
+        trap.inside = true;
         trap.begun += begins_at(pc);
         if (t.place_count < PCS_MAX)
             t.place[t.place_count++] = (struct place){.pc = pc, .begun = trap.begun};
@@ -156,15 +157,14 @@ static void catch_traps(void)
         abort();
 }
 
-static void begin_stepping(void)
+/* The engine's own, which comes right before translated code. */
+__attribute__((target("general-regs-only"))) void soft_vec_unpark(struct soft_cpu *cpu)
 {
-    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "cc", "memory");
-}
-
-static void end_stepping(void)
-{
-    trap.steps = false;
-    __asm__ volatile("pushfq; andl $~0x100, (%%rsp); popfq" : : : "cc", "memory");
+    if (!cpu->vec_live)
+        switch_xrstor(cpu->xsave, cpu->vec_mask);
+    cpu->vec_live = true;
+    if (trap.steps)
+        __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "cc", "memory");
 }
 
 /* --- running a case --- */
@@ -400,13 +400,22 @@ static void judge_event(const struct place *p, enum kind kind, bool exact, const
         fail(what, where, &t.end);
 }
 
-static void interrupt_at(const struct place *p, enum kind kind, bool exact)
+/* Everything translated anew, at the same addresses each time, and the tables filled. */
+static void warm_up(void)
 {
-    struct soft_cache *cache = t.machine.cpu->svm->cache;
-    uint8_t *rw = cache->mem.rw + (p->pc - cache->mem.rx);
-    char where[120];
+    cache_flush(t.machine.cpu->svm);
+    for (unsigned i = 0; i < 6; i++) {
+        load();
+        run_on();
+    }
+}
 
+/* Runs with INT3 at a host instruction; whether it ended. */
+static bool run_with_trap(uint8_t *rw, enum kind kind, bool cold)
+{
     load();
+    if (cold)
+        mmu_flush_all(t.machine.cpu);
     trap.kind = kind;
     trap.fired = false;
     trap.byte = *rw;
@@ -416,6 +425,21 @@ static void interrupt_at(const struct place *p, enum kind kind, bool exact)
     if (trap.armed)
         *trap.armed = trap.byte;
     trap.armed = NULL;
+    return ended;
+}
+
+static void interrupt_at(const struct place *p, enum kind kind, bool cold)
+{
+    struct soft_cache *cache = t.machine.cpu->svm->cache;
+    uint8_t *rw = cache->mem.rw + (p->pc - cache->mem.rx);
+    bool exact = !cold && !(t.flags & PIECE_CHANGES);
+    char where[120];
+
+    bool ended = run_with_trap(rw, kind, cold);
+    if (ended && !trap.fired) { /* what was interrupted before has left other entries in the jump caches */
+        warm_up();
+        ended = run_with_trap(rw, kind, cold);
+    }
     t.interruptions += trap.fired;
     snprintf(where, sizeof(where), "%s at host byte %u of %u, guest instruction %u", kind_names[kind], (unsigned)(p->pc - cache->mem.rx),
              (unsigned)cache->used, p->begun);
@@ -436,16 +460,6 @@ static int by_pc(const void *a, const void *b)
     return (int)x->begun - (int)y->begun;
 }
 
-/* Everything translated anew, at the same addresses each time, and the tables filled. */
-static void warm_up(void)
-{
-    cache_flush(t.machine.cpu->svm);
-    for (unsigned i = 0; i < 3; i++) {
-        load();
-        run_on();
-    }
-}
-
 /* The host instructions of a run, each as it is met first. */
 static void find_places(bool cold)
 {
@@ -457,9 +471,8 @@ static void find_places(bool cold)
     t.place_count = 0;
     trap.begun = 0;
     trap.steps = true;
-    begin_stepping();
     run_on();
-    end_stepping();
+    trap.steps = false;
     qsort(t.place, t.place_count, sizeof(t.place[0]), by_pc);
     for (unsigned i = 0; i < t.place_count; i++)
         if (n == 0 || t.place[i].pc != t.place[n - 1].pc)
@@ -479,9 +492,7 @@ static void interrupt_everywhere(struct rng *r, bool every_kind)
                     continue;
                 if (t.flags & PIECE_CHANGES)
                     warm_up();
-                if (cold)
-                    mmu_flush_all(t.machine.cpu);
-                interrupt_at(&t.place[i], kind, !cold && !(t.flags & PIECE_CHANGES));
+                interrupt_at(&t.place[i], kind, cold);
                 if (kind == KIND_CHANGE)
                     warm_up();
             }

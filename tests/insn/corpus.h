@@ -18,118 +18,124 @@ struct piece {
     unsigned flags;
 };
 
-#define PIECES(piece)                                                                                                                                                                                                               \
-    piece(                                                                                                                                                                                                                          \
-        shared, 0,                                                                                                                                                                                                                  \
-        "mov rax, [rbx]; add rdx, [rbx + 8]; mov [rbx + 16], rax; inc dword ptr [rbx + 24]; movzx ecx, byte ptr [rbx + 31];"                                                                                                        \
-        "mov [rbx + 40], r10; lea r14, [rbx + rcx]; cmp r14, [rbx + 48]; mov r11, [rbx + 56]") piece(shared_moving, 0,                                                                                                              \
-                                                                                                     "mov rax, [rsi]; add rsi, 8; mov rdx, [rsi]; sub rsi, 24; mov [rsi], rdx; mov [rsi + 32], eax; add rsi, 120; mov [rsi], rax")  \
-        piece(shared_read_then_written, 0, "mov rax, [rbx]; mov rdx, [rbx + 8]; mov [rbx + 8], rax; mov [rbx], rdx; xchg [rbx + 16], rax") piece(                                                                                   \
-            flags_kept, 0,                                                                                                                                                                                                          \
-            "cmp rax, rdx; mov r10, [rbx]; mov [rsi], r10; setc al; cmovg rdx, [r8]; adc rdx, [rdi]; sbb [rbp], rdx; jc 1f;"                                                                                                        \
-            "inc qword ptr [rbx]; 1: seto [r12]; pushfq; pop rax") piece(flags_in_part, 0,                                                                                                                                          \
-                                                                         "stc; dec dword ptr [rsi]; rcl qword ptr [rdi], 1; inc eax; adc rdx, [rbx]; xor ecx, ecx; shl qword ptr [r12], cl; jz 1f;"                                 \
-                                                                         "sar dword ptr [rbp], 3; 1: setbe [r8]; cmc; mov rax, [rbx]; rcr rax, 1; bt qword ptr [rsi], 5; adc rax, 0; lahf")                                         \
-            piece(flags_forward, 0, "add rax, rdx; mov rcx, [rbx]; jz 1f; mov rcx, [rsi]; js 2f; mov [rdi], rcx; jmp 2f; 1: setc [rbp]; 2: setno [r8]; adc rax, 1") piece(                                                          \
-                stack, 0,                                                                                                                                                                                                           \
-                "push rax; push r10; push 5; push qword ptr [rbx]; pop rcx; pop r11; pop rdx; pop rax; push rbp; mov rbp, rsp; sub rsp, 32;"                                                                                        \
-                "mov [rbp - 8], rax; mov [rsp], rdx; call 1f; leave; push rsp; pop rsp; push -70000; pop r9; ud2; 1: mov rax, [rsp]; ret")                                                                                          \
-                piece(stack_unshared, 0, "push rax; mov [rbx], rcx; push r11; mov rdx, [rsi]; pop r14; mov [rdi], r14; pop r10; push qword ptr [r9]") piece(                                                                        \
-                    calls, 0,                                                                                                                                                                                                       \
-                    "call 1f; call 1f; cmp rax, rdx; call 1f; ud2; 1: adc [rbx], rax; ret") piece(calls_deep, 0,                                                                                                                    \
-                                                                                                  "mov eax, 4; call 1f; ud2; 1: push rax; dec eax; jz 2f; call 1b; 2: pop rdx; add [rbx], rdx; ret")                                \
-                    piece(returns_with_more, 0, "push 1; push 2; call 1f; mov [rsi], rax; ud2; 1: mov rax, [rsp + 8]; ret 16") piece(                                                                                               \
-                        jumps_anywhere, 0,                                                                                                                                                                                          \
-                        "lea rax, [rip + 1f]; cmp rdx, rcx; jmp rax; ud2; 1: setl [rbx]; lea r10, [rip + 2f]; call r10; mov [rsi], r10;"                                                                                            \
-                        "call qword ptr [rsi]; lea rdx, [rip + 3f]; push rdx; ret; 2: inc dword ptr [rdi]; ret; 3: mov [rdi + 8], rdx;"                                                                                             \
-                        "lea r11, [rip + 4f]; mov [r9], r11; jmp qword ptr [r9]; ud2; 4: nop") piece(loop, 0,                                                                                                                       \
-                                                                                                     "mov ecx, 5; 1: add rax, [rbx]; mov [rsi], rax; add rsi, 8; dec ecx; jnz 1b; mov [rdi], rax")                                  \
-                        piece(loop_with_flags, 0, "mov ecx, 6; clc; 1: adc rax, [rbx]; lea rbx, [rbx + 8]; dec rcx; jnz 1b; setc [rsi]") piece(                                                                                     \
-                            loop_of_blocks, 0,                                                                                                                                                                                      \
-                            "mov ecx, 6; 1: test cl, 1; jz 2f; add [rbx], rcx; jmp 3f; 2: sub [rsi], rcx; 3: mov [rdi], rax; sub rcx, 1; jnc 1b")                                                                                   \
-                            piece(                                                                                                                                                                                                  \
-                                loops_of_step, 0,                                                                                                                                                                                   \
-                                "mov ecx, 3; 1: inc qword ptr [rbx]; loop 1b; jrcxz 2f; ud2; 2: mov rdx, [rsi]; cmp rdx, [rdi]; jae 3f; nop;"                                                                                       \
-                                "3: mov [rsi], rax") piece(rep_movs, 0,                                                                                                                                                             \
-                                                           "cmp rax, rdx; mov ecx, 9; rep movsq; setc al; mov ecx, 30; rep movsb; lea rsi, [rbx]; mov ecx, 5; rep movsd;"                                                           \
-                                                           "mov ecx, 3; rep movsw; mov rax, [rdi - 8]")                                                                                                                             \
-                                piece(                                                                                                                                                                                              \
-                                    rep_stos, 0,                                                                                                                                                                                    \
-                                    "sub rax, rdx; mov ecx, 9; rep stosq; mov ecx, 21; rep stosb; mov ecx, 4; rep stosd; jo 1f; stc; 1: mov ecx, 0;"                                                                                \
-                                    "rep stosb; rcl dword ptr [rbx], 1; inc rdi; mov ecx, 3; rep stosd; mov rax, [rdi - 8]")                                                                                                        \
-                                    piece(rep_down, 0, "std; mov ecx, 5; rep movsq; mov ecx, 3; rep stosb; cld; movsb; lodsq; stosd; scasb; cmpsd") piece(                                                                          \
-                                        rep_overlaps, 0, "lea rdi, [rsi + 1]; mov ecx, 40; rep movsb; mov rax, [rsi]; mov [rbx], rax")                                                                                              \
-                                        piece(rep_scans, 0, "mov ecx, 20; repne scasb; mov [rbx], rcx; mov ecx, 9; repe cmpsq; pushfq; pop rdx") piece(                                                                             \
-                                            high_bytes, 0,                                                                                                                                                                          \
-                                            "mov [rbx], ah; mov [rsi + 1], dh; mov [rdi + 2], ch; mov bh, [rsi + 3]; mov dh, [rsi]; add [rdi], ah; mov ah, [rbp];"                                                                  \
-                                            "mov [rbp + 7], dh; cmp ah, [rsi]; mov [rdi + 9], bh; movzx eax, ah")                                                                                                                   \
-                                            piece(                                                                                                                                                                                  \
-                                                unaligned, 0,                                                                                                                                                                       \
-                                                "mov rax, [rbx + 1]; add dword ptr [rsi + 3], 7; mov [rdi + 5], ax; movups xmm1, [rbp + 9]; movups [r8 + 3], xmm1;"                                                                 \
-                                                "cmp rdx, [r12 + 7]; jb 1f; push qword ptr [r9 + 1]; 1: adc [r13 + 2], rdx")                                                                                                        \
-                                                piece(                                                                                                                                                                              \
-                                                    locked, 0,                                                                                                                                                                      \
-                                                    "lock xadd [rsi], rax; xchg [rdi], rdx; lock cmpxchg [rbx], rcx; setz [rbp]; lock inc dword ptr [r8]; lock bts dword ptr [r12],"                                                \
-                                                    "3; setc [r9]; mov rbx, rcx; cmpxchg8b [rsi]; lock xadd [r9], r10; mfence")                                                                                                     \
-                                                    piece(                                                                                                                                                                          \
-                                                        homeless, 0,                                                                                                                                                                \
-                                                        "mov rax, [r9 + 8]; mov [r9], r10; add r11, [r9 + r15 * 8]; lea r10, [r9 + r11 * 2 + 5]; xadd [r9 + 24], r10; adc r10, r11;"                                                \
-                                                        "imul r11, [rbx], 77; shld [rsi], r10, 5; bswap r11; cmovc r10, [rdi]; movnti [r9 + 32], r11; andn r10, r11, [rbp];"                                                        \
-                                                        "mulx r10, r11, [rsi]; shlx r11, [r8], r10")                                                                                                                                \
-                                                        piece(                                                                                                                                                                      \
-                                                            vectors, 0,                                                                                                                                                             \
-                                                            "movups xmm0, [rbx]; paddq xmm0, xmm1; movups [rsi], xmm0; cvtsi2sd xmm2, rax; ucomisd xmm2, [rdi]; ja 1f; movq [rbp], xmm2;"                                           \
-                                                            "1: movmskps eax, xmm0; pinsrw xmm3, [r8], 2; movd r10d, xmm3; mov [r12], r10d; pshufb xmm0, xmm3; movlps [r9], xmm0")                                                  \
-                                                            piece(                                                                                                                                                                  \
-                                                                x87, 0,                                                                                                                                                             \
-                                                                "fninit; fild qword ptr [rbx]; fadd dword ptr [r13]; fistp dword ptr [rsi]; fild word ptr [rdi]; fstp tbyte ptr [rbp];"                                             \
-                                                                "fnstcw [r8]; fldcw [r8]; fnstsw ax; mov [r12], ax")                                                                                                                \
-                                                                piece(                                                                                                                                                              \
-                                                                    divides, 0,                                                                                                                                                     \
-                                                                    "mov eax, 100; xor edx, edx; cmp ecx, 7; div qword ptr [rbx]; mov [rsi], rax; stc; adc rax, [r8]; xor edx, edx;"                                                \
-                                                                    "div qword ptr [r13]") piece(long_one, 0,                                                                                                                       \
-                                                                                                 "xor eax, eax; .rept 70; adc rax, [rbx + 8]; .endr; setc [rsi]; mov [rdi], rax")                                                   \
-                                                                    piece(                                                                                                                                                          \
-                                                                        at_constants, 0,                                                                                                                                            \
-                                                                        "mov rax, [rip + 1f]; add rax, [rip + 2f]; mov [0x10004010], rax; add edx, [0x10006018]; jmp 3f; 1: .quad 3; 2: .quad 9;"                                   \
-                                                                        "3: mov [rbx], edx; lea rdx, [0x1000a000]; mov rax, [rdx + rcx * 8]; mov rax, [rdx * 1 + 0x1005]")                                                          \
-                                                                        piece(                                                                                                                                                      \
-                                                                            step_within, 0,                                                                                                                                         \
-                                                                            "cmp rax, rdx; mov rcx, [rbx]; xlatb; setc [rsi]; mov [rdi], fs; enter 16, 0; leave; bts [rbp], r15; sbb rax, 0;"                                       \
-                                                                            "mov [r8], rax; sfence; mov ax, [r9]")                                                                                                                  \
-                                                                            piece(                                                                                                                                                  \
-                                                                                changes_itself, PIECE_CHANGES,                                                                                                                      \
-                                                                                "mov byte ptr [rip + 1f + 1], 5; mov rdx, [rbx]; 1: mov al, 1; mov [rsi], al; mov ecx, 3; 2: inc byte ptr [rip + 3f + 2];"                          \
-                                                                                "mov [rdi], ecx; 3: mov byte ptr [rbx], 1; dec ecx; jnz 2b")                                                                                        \
-                                                                                piece(                                                                                                                                              \
-                                                                                    interrupt_flag, PIECE_SUPERVISOR,                                                                                                               \
-                                                                                    "cli; mov [rbx], rax; add rax, rdx; sti; mov [rsi], rdx; setc [rdi]; pushfq; cli; popfq; jo 1f; nop; 1: cli; pushfq;"                           \
-                                                                                    "and qword ptr [rsp], -0x201; popfq; mov rax, [rbx]; push 0x202; popfq; nop; cli; push 0x202; popfq; mov [rbp], rax; jmp 2f;"                   \
-                                                                                    "2: cli; jmp 3f; 3: sti; jmp 4f; 4: mov rcx, [r8]; pushfq; pop rdx")                                                                            \
-                                                                                    piece(                                                                                                                                          \
-                                                                                        interrupts_on_at_the_end, PIECE_SUPERVISOR,                                                                                                 \
-                                                                                        "cli; .rept 62; nop; .endr; sti; mov [rbx], rax; mov ecx, 3; 1: cli; inc qword ptr [rsi]; sti; dec ecx; jnz 1b; cli; sti; sti;"             \
-                                                                                        "mov [rdi], rcx; cli; call 2f; mov [rsi], rax; ud2; 2: sti; ret")                                                                           \
-                                                                                        piece(                                                                                                                                      \
-                                                                                            interrupts_off_in_a_loop, PIECE_SUPERVISOR,                                                                                             \
-                                                                                            "mov ecx, 4; 1: pushfq; cli; add [rbx], rcx; popfq; dec ecx; jnz 1b; cli; "                                                             \
-                                                                                            "mov [rsi], ecx; sti; nop; mov [rdi], ecx")                                                                                             \
-                                                                                            piece(                                                                                                                                  \
-                                                                                                gs_swapped, PIECE_SUPERVISOR,                                                                                                       \
-                                                                                                "swapgs; mov rax, gs:[8]; mov gs:[16], rdx; cmp rax, rdx; swapgs; setc [rbx]; swapgs; inc qword ptr gs:[rcx * 8]; swapgs;"          \
-                                                                                                "call 1f; mov [rsi], rax; ud2; 1: swapgs; push qword ptr gs:[24]; swapgs; pop rax; ret")                                            \
-                                                                                                piece(                                                                                                                              \
-                                                                                                    registers_of_control,                                                                                                           \
-                                                                                                    PIECE_SUPERVISOR,                                                                                                               \
-                                                                                                    "mov rax, cr3; add rdx, rax; mov cr3, rax; setc [rbx]; invlpg [rsi]; mov [rsi], rdx; clts; mov rax, cr4; mov [rdi], rax; std; " \
-                                                                                                    "mov rax, [rbp]; cld; mov rax, cr0; mov cr0, rax; mov [r8], rax")
+/* clang-format off */
+#define PIECES(piece) \
+    piece(shared, 0,                                                                                                                       \
+          "mov rax, [rbx]; add rdx, [rbx + 8]; mov [rbx + 16], rax; inc dword ptr [rbx + 24]; "                                            \
+          "movzx ecx, byte ptr [rbx + 31]; mov [rbx + 40], r10; lea r14, [rbx + rcx]; cmp r14, [rbx + 48]; "                               \
+          "mov r11, [rbx + 56]")                                                                                                           \
+    piece(shared_moving, 0,                                                                                                                \
+          "mov rax, [rsi]; add rsi, 8; mov rdx, [rsi]; sub rsi, 24; mov [rsi], rdx; mov [rsi + 32], eax; add rsi, 120; "                   \
+          "mov [rsi], rax")                                                                                                                \
+    piece(shared_read_then_written, 0,                                                                                                     \
+          "mov rax, [rbx]; mov rdx, [rbx + 8]; mov [rbx + 8], rax; mov [rbx], rdx; xchg [rbx + 16], rax")                                  \
+    piece(flags_kept, 0,                                                                                                                   \
+          "cmp rax, rdx; mov r10, [rbx]; mov [rsi], r10; setc al; cmovg rdx, [r8]; adc rdx, [rdi]; sbb [rbp], rdx; jc 1f; "                \
+          "inc qword ptr [rbx]; 1: seto [r12]; pushfq; pop rax")                                                                           \
+    piece(flags_in_part, 0,                                                                                                                \
+          "stc; dec dword ptr [rsi]; rcl qword ptr [rdi], 1; inc eax; adc rdx, [rbx]; xor ecx, ecx; "                                      \
+          "shl qword ptr [r12], cl; jz 1f; sar dword ptr [rbp], 3; 1: setbe [r8]; cmc; mov rax, [rbx]; rcr rax, 1; "                       \
+          "bt qword ptr [rsi], 5; adc rax, 0; lahf")                                                                                       \
+    piece(flags_forward, 0,                                                                                                                \
+          "add rax, rdx; mov rcx, [rbx]; jz 1f; mov rcx, [rsi]; js 2f; mov [rdi], rcx; jmp 2f; 1: setc [rbp]; "                            \
+          "2: setno [r8]; adc rax, 1")                                                                                                     \
+    piece(stack, 0,                                                                                                                        \
+          "push rax; push r10; push 5; push qword ptr [rbx]; pop rcx; pop r11; pop rdx; pop rax; push rbp; mov rbp, rsp; "                 \
+          "sub rsp, 32; mov [rbp - 8], rax; mov [rsp], rdx; call 1f; leave; push rsp; pop rsp; push -70000; pop r9; ud2; "                 \
+          "1: mov rax, [rsp]; ret")                                                                                                        \
+    piece(stack_unshared, 0,                                                                                                               \
+          "push rax; mov [rbx], rcx; push r11; mov rdx, [rsi]; pop r14; mov [rdi], r14; pop r10; push qword ptr [r9]")                     \
+    piece(calls, 0,                                                                                                                        \
+          "call 1f; call 1f; cmp rax, rdx; call 1f; ud2; 1: adc [rbx], rax; ret")                                                          \
+    piece(calls_deep, 0,                                                                                                                   \
+          "mov eax, 4; call 1f; ud2; 1: push rax; dec eax; jz 2f; call 1b; 2: pop rdx; add [rbx], rdx; ret")                               \
+    piece(returns_with_more, 0,                                                                                                            \
+          "push 1; push 2; call 1f; mov [rsi], rax; ud2; 1: mov rax, [rsp + 8]; ret 16")                                                   \
+    piece(jumps_anywhere, 0,                                                                                                               \
+          "lea rax, [rip + 1f]; cmp rdx, rcx; jmp rax; ud2; 1: setl [rbx]; lea r10, [rip + 2f]; call r10; mov [rsi], r10; "                \
+          "call qword ptr [rsi]; lea rdx, [rip + 3f]; push rdx; ret; 2: inc dword ptr [rdi]; ret; 3: mov [rdi + 8], rdx; "                 \
+          "lea r11, [rip + 4f]; mov [r9], r11; jmp qword ptr [r9]; ud2; 4: nop")                                                           \
+    piece(loop, 0,                                                                                                                         \
+          "mov ecx, 5; 1: add rax, [rbx]; mov [rsi], rax; add rsi, 8; dec ecx; jnz 1b; mov [rdi], rax")                                    \
+    piece(loop_with_flags, 0,                                                                                                              \
+          "mov ecx, 6; clc; 1: adc rax, [rbx]; lea rbx, [rbx + 8]; dec rcx; jnz 1b; setc [rsi]")                                           \
+    piece(loop_of_blocks, 0,                                                                                                               \
+          "mov ecx, 6; 1: test cl, 1; jz 2f; add [rbx], rcx; jmp 3f; 2: sub [rsi], rcx; 3: mov [rdi], rax; sub rcx, 1; "                   \
+          "jnc 1b")                                                                                                                        \
+    piece(loops_of_step, 0,                                                                                                                \
+          "mov ecx, 3; 1: inc qword ptr [rbx]; loop 1b; jrcxz 2f; ud2; 2: mov rdx, [rsi]; cmp rdx, [rdi]; jae 3f; nop; "                   \
+          "3: mov [rsi], rax")                                                                                                             \
+    piece(rep_movs, 0,                                                                                                                     \
+          "cmp rax, rdx; mov ecx, 9; rep movsq; setc al; mov ecx, 30; rep movsb; lea rsi, [rbx]; mov ecx, 5; rep movsd; "                  \
+          "mov ecx, 3; rep movsw; mov rax, [rdi - 8]")                                                                                     \
+    piece(rep_stos, 0,                                                                                                                     \
+          "sub rax, rdx; mov ecx, 9; rep stosq; mov ecx, 21; rep stosb; mov ecx, 4; rep stosd; jo 1f; stc; 1: mov ecx, 0; "                \
+          "rep stosb; rcl dword ptr [rbx], 1; inc rdi; mov ecx, 3; rep stosd; mov rax, [rdi - 8]")                                         \
+    piece(rep_down, 0,                                                                                                                     \
+          "std; mov ecx, 5; rep movsq; mov ecx, 3; rep stosb; cld; movsb; lodsq; stosd; scasb; cmpsd")                                     \
+    piece(rep_overlaps, 0,                                                                                                                 \
+          "lea rdi, [rsi + 1]; mov ecx, 40; rep movsb; mov rax, [rsi]; mov [rbx], rax")                                                    \
+    piece(rep_scans, 0,                                                                                                                    \
+          "mov rdi, r13; mov al, 1; mov ecx, 20; repne scasb; mov [rbx], rcx; mov ecx, 9; repe cmpsq; pushfq; pop rdx")                    \
+    piece(high_bytes, 0,                                                                                                                   \
+          "mov [rbx], ah; mov [rsi + 1], dh; mov [rdi + 2], ch; mov bh, [rsi + 3]; mov dh, [rsi]; add [rdi], ah; "                         \
+          "mov ah, [rbp]; mov [rbp + 7], dh; cmp ah, [rsi]; mov [rdi + 9], bh; movzx eax, ah")                                             \
+    piece(unaligned, 0,                                                                                                                    \
+          "mov rax, [rbx + 1]; add dword ptr [rsi + 3], 7; mov [rdi + 5], ax; movups xmm1, [rbp + 9]; "                                    \
+          "movups [r8 + 3], xmm1; cmp rdx, [r12 + 7]; jb 1f; push qword ptr [r9 + 1]; 1: adc [r13 + 2], rdx")                              \
+    piece(locked, 0,                                                                                                                       \
+          "lock xadd [rsi], rax; xchg [rdi], rdx; lock cmpxchg [rbx], rcx; setz [rbp]; lock inc dword ptr [r8]; "                          \
+          "lock bts dword ptr [r12],3; setc [r9]; mov rbx, rcx; cmpxchg8b [rsi]; lock xadd [r9], r10; mfence")                             \
+    piece(homeless, 0,                                                                                                                     \
+          "mov rax, [r9 + 8]; mov [r9], r10; add r11, [r9 + r15 * 8]; lea r10, [r9 + r11 * 2 + 5]; xadd [r9 + 24], r10; "                  \
+          "adc r10, r11; imul r11, [rbx], 77; shld [rsi], r10, 5; bswap r11; cmovc r10, [rdi]; movnti [r9 + 32], r11; "                    \
+          "andn r10, r11, [rbp]; mulx r10, r11, [rsi]; shlx r11, [r8], r10")                                                               \
+    piece(vectors, 0,                                                                                                                      \
+          "movups xmm0, [rbx]; paddq xmm0, xmm1; movups [rsi], xmm0; cvtsi2sd xmm2, rax; ucomisd xmm2, [rdi]; ja 1f; "                     \
+          "movq [rbp], xmm2; 1: movmskps eax, xmm0; pinsrw xmm3, [r8], 2; movd r10d, xmm3; mov [r12], r10d; "                              \
+          "pshufb xmm0, xmm3; movlps [r9], xmm0")                                                                                          \
+    piece(x87, 0,                                                                                                                          \
+          "fninit; fild qword ptr [rbx]; fadd dword ptr [r13]; fistp dword ptr [rsi]; fild word ptr [rdi]; "                               \
+          "fstp tbyte ptr [rbp]; fnstcw [r8]; fldcw [r8]; fnstsw ax; mov [r12], ax")                                                       \
+    piece(divides, 0,                                                                                                                      \
+          "mov eax, 100; xor edx, edx; cmp ecx, 7; div qword ptr [rbx]; mov [rsi], rax; stc; adc rax, [r8]; xor edx, edx; "                \
+          "div qword ptr [r13]")                                                                                                           \
+    piece(long_one, 0,                                                                                                                     \
+          "xor eax, eax; .rept 70; adc rax, [rbx + 8]; .endr; setc [rsi]; mov [rdi], rax")                                                 \
+    piece(at_constants, 0,                                                                                                                 \
+          "mov rax, [rip + 1f]; add rax, [rip + 2f]; mov [0x10004010], rax; add edx, [0x10006018]; jmp 3f; 1: .quad 3; "                   \
+          "2: .quad 9; 3: mov [rbx], edx; lea rdx, [0x1000a000]; mov rax, [rdx + rcx * 8]; mov rax, [rdx * 1 + 0x1005]")                   \
+    piece(step_within, 0,                                                                                                                  \
+          "cmp rax, rdx; mov rcx, [rbx]; xlatb; setc [rsi]; mov [rdi], fs; enter 16, 0; leave; bts [rbp], r15; sbb rax, 0; "               \
+          "mov [r8], rax; sfence; mov ax, [r9]")                                                                                           \
+    piece(changes_itself, PIECE_CHANGES,                                                                                                   \
+          "mov byte ptr [rip + 1f + 1], 5; mov rdx, [rbx]; 1: mov al, 1; mov [rsi], al; mov ecx, 3; "                                      \
+          "2: inc byte ptr [rip + 3f + 2]; mov [rdi], ecx; 3: mov byte ptr [rbx], 1; dec ecx; jnz 2b")                                     \
+    piece(interrupt_flag, PIECE_SUPERVISOR,                                                                                                \
+          "cli; mov [rbx], rax; add rax, rdx; sti; mov [rsi], rdx; setc [rdi]; pushfq; cli; popfq; jo 1f; nop; 1: cli; "                   \
+          "pushfq; and qword ptr [rsp], -0x201; popfq; mov rax, [rbx]; push 0x202; popfq; nop; cli; push 0x202; popfq; "                   \
+          "mov [rbp], rax; jmp 2f; 2: cli; jmp 3f; 3: sti; jmp 4f; 4: mov rcx, [r8]; pushfq; pop rdx")                                     \
+    piece(interrupts_on_at_the_end, PIECE_SUPERVISOR,                                                                                      \
+          "cli; .rept 62; nop; .endr; sti; mov [rbx], rax; mov ecx, 3; 1: cli; inc qword ptr [rsi]; sti; dec ecx; jnz 1b; "                \
+          "cli; sti; sti; mov [rdi], rcx; cli; call 2f; mov [rsi], rax; ud2; 2: sti; ret")                                                 \
+    piece(interrupts_off_in_a_loop, PIECE_SUPERVISOR,                                                                                      \
+          "mov ecx, 4; 1: pushfq; cli; add [rbx], rcx; popfq; dec ecx; jnz 1b; cli; mov [rsi], ecx; sti; nop; "                            \
+          "mov [rdi], ecx")                                                                                                                \
+    piece(gs_swapped, PIECE_SUPERVISOR,                                                                                                    \
+          "swapgs; mov rax, gs:[8]; mov gs:[16], rdx; cmp rax, rdx; swapgs; setc [rbx]; swapgs; "                                          \
+          "inc qword ptr gs:[rcx * 8]; swapgs; call 1f; mov [rsi], rax; ud2; 1: swapgs; push qword ptr gs:[24]; swapgs; "                  \
+          "pop rax; ret")                                                                                                                  \
+    piece(registers_of_control, PIECE_SUPERVISOR,                                                                                          \
+          "mov rax, cr3; add rdx, rax; mov cr3, rax; setc [rbx]; invlpg [rsi]; mov [rsi], rdx; clts; mov rax, cr4; "                       \
+          "mov [rdi], rax; std; mov rax, [rbp]; cld; mov rax, cr0; mov cr0, rax; mov [r8], rax")
 
-#define PIECES_32(piece)                                                                                                                       \
-    piece(                                                                                                                                     \
-        code_32, PIECE_32,                                                                                                                     \
-        "push eax; inc ecx; dec edx; add [ebx], eax; mov edx, [esi + 4]; call 1f; pop ecx; push dword ptr [edi]; pop dword ptr [ebp]; jmp 2f;" \
-        "1: cmp eax, ecx; mov [edi], ecx; setc [edi]; ret; 2: mov ecx, 4; 3: adc eax, [ebx]; lea ebx, [ebx + 4]; dec ecx; jnz 3b;"             \
-        "mov [esi], ah; mov ecx, 5; rep stosd; mov eax, [0x10004018]; pushfd; pop eax; push ebp; mov ebp, esp; leave")
+#define PIECES_32(piece) \
+    piece(code_32, PIECE_32,                                                                                                               \
+          "push eax; inc ecx; dec edx; add [ebx], eax; mov edx, [esi + 4]; call 1f; pop ecx; push dword ptr [edi]; "                       \
+          "pop dword ptr [ebp]; jmp 2f; 1: cmp eax, ecx; mov [edi], ecx; setc [edi]; ret; 2: mov ecx, 4; "                                 \
+          "3: adc eax, [ebx]; lea ebx, [ebx + 4]; dec ecx; jnz 3b; mov [esi], ah; mov ecx, 5; rep stosd; "                                 \
+          "mov eax, [0x10004018]; pushfd; pop eax; push ebp; mov ebp, esp; leave")
+/* clang-format on */
 
 /* The assembler makes the bytes. */
 #define PIECE_CODE(bits, name, code)                                                                                                       \
