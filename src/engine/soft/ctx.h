@@ -32,6 +32,8 @@
 #define CTX_STRING_FROM CTX_SLOT(11)
 #define CTX_STRING_TO CTX_SLOT(12)
 #define CTX_STRING_LEFT CTX_SLOT(13)
+/* An indirect call: what its return address overwrote, in case that the target is not canonical. */
+#define CTX_OVERWRITTEN CTX_STRING_LEFT
 /* Cold ones, out of a signed byte's reach. */
 #define CTX_EXIT CTX_SLOT(14) /* why code was left: enum code_exit, and its operand above it */
 #define CTX_HOST_RSP CTX_SLOT(15)
