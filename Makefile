@@ -192,6 +192,7 @@ suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases $(CASES)" \
+	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --cases 100" \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
@@ -204,6 +205,7 @@ soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 100000000" \
+	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --every --cases 10000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \

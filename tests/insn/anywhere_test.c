@@ -1,16 +1,8 @@
 /* Translated code is interrupted at each of its host instructions, and meets a fault at each of its memory operands: it stands where step would. */
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
-#include <ucontext.h>
 
-#include "compare.h"
-#include "corpus.h"
-#include "engine/soft/cache.h"
-#include "engine/soft/lapic.h"
-#include "engine/soft/mmu.h"
-#include "engine/soft/switch.h"
-#include "sequence.h"
+#include "trap.h"
 
 /*
  * Theory of operation
@@ -30,296 +22,7 @@
  * Flags that later code overwrites unread may be anything meanwhile; whether they were that, the end tells.
  */
 
-#define TRAIL_MAX 300
-#define PCS_MAX 20000
-#define ARENA_BYTES (ARENA_PAGES * PAGE_SIZE)
-#define VECTOR 0x51
-#define RUNS_MAX 4000
 #define REGION 4096 /* bytes about a pointer */
-
-enum kind { KIND_INTERRUPT, KIND_NMI, KIND_CHANGE, KIND_COUNT };
-static const char *const kind_names[] = {"an interrupt", "an NMI", "a store to the code"};
-
-struct trail {
-    struct outcome at;
-    uint64_t gs_base, kernel_gs_base;
-    bool interruptible; /* IF is set, and it is not the instruction behind STI */
-    bool shadow;
-    uint8_t memory[ARENA_BYTES];
-};
-
-/* A host instruction that was executed, and behind how many of the guest's. */
-struct place {
-    uint8_t *pc;
-    unsigned begun; /* guest instructions, this one included */
-};
-
-static struct test {
-    struct machine machine;
-    uint8_t pristine[ARENA_BYTES];
-    uint8_t pages[ARENA_PAGES]; /* enum page_kind, of this case */
-    struct assembler a;
-    const char *name;
-    bool by_hand;
-    uint64_t seed, number;
-    const uint8_t *code;
-    unsigned code_len, flags;
-    struct outcome in, out;
-    struct trail trail[TRAIL_MAX + 1], end;
-    unsigned count;   /* of trail, but for its first */
-    uint8_t ended_by; /* the vector: of an exception, or of INT3 where a branch went */
-    struct place place[PCS_MAX];
-    unsigned place_count;
-    uint64_t interruptions, taken, operands, missed, faults, pieces, failed;
-} t;
-
-/* What the SIGTRAP handler works on. */
-static volatile struct {
-    bool steps, inside; /* the trap flag: notes places; the last one was in translated code */
-    unsigned begun;
-    uint8_t *armed, byte; /* writable address of INT3, and what was there */
-    enum kind kind;
-    bool fired;
-} trap;
-
-/* --- the handler --- */
-
-static void happen(enum kind kind)
-{
-    struct soft_cpu *cpu = t.machine.cpu;
-
-    switch (kind) {
-    case KIND_INTERRUPT:
-        if (lapic_msi(cpu->svm, APIC_BASE_DEFAULT, VECTOR) != 0)
-            abort();
-        break;
-    case KIND_NMI:
-        atomic_store(&cpu->nmi_pending, true);
-        atomic_fetch_or(&cpu->attention, 1);
-        break;
-    default:
-        t.machine.vm.mem.code_changed(t.machine.vm.mem.code_changed_opaque, ARENA_GPA + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE);
-    }
-}
-
-/* How many guest instructions begin at this host address: those without code of their own share it with the next. */
-static unsigned begins_at(const uint8_t *pc)
-{
-    struct soft_cache *cache = t.machine.cpu->svm->cache;
-    const struct block_mark *mark;
-    struct block *b = cache_block_at(cache, pc, &mark);
-    unsigned n = 0;
-
-    for (unsigned i = 0; b && i < b->mark_count; i++)
-        n += b->code + cache->marks[b->first_mark + i].host_off == pc;
-    return n;
-}
-
-static void handle(int signo, siginfo_t *info, void *context)
-{
-    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-    struct soft_cache *cache = t.machine.cpu->svm->cache;
-    uint8_t *pc = (uint8_t *)regs[REG_RIP];
-
-    (void)signo;
-    (void)info;
-    if (regs[REG_TRAPNO] == EXC_DB) {
-        if (!cache_holds(cache, pc)) {
-            if (trap.inside)
-                regs[REG_EFL] &= ~(greg_t)FLAG_TF; /* C code of the engine, up to soft_vec_unpark() */
-            trap.inside = false;
-            return;
-        }
-        trap.inside = true;
-        trap.begun += begins_at(pc);
-        if (t.place_count < PCS_MAX)
-            t.place[t.place_count++] = (struct place){.pc = pc, .begun = trap.begun};
-        return;
-    }
-    if (!trap.armed || pc != cache->mem.rx + (trap.armed - cache->mem.rw) + 1)
-        abort();
-    *trap.armed = trap.byte;
-    trap.armed = NULL;
-    trap.fired = true;
-    regs[REG_RIP]--;
-    happen(trap.kind);
-}
-
-static void catch_traps(void)
-{
-    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-
-    sigemptyset(&action.sa_mask);
-    if (sigaction(SIGTRAP, &action, NULL) != 0)
-        abort();
-}
-
-/* The engine's own, which comes right before translated code. */
-__attribute__((target("general-regs-only"))) void soft_vec_unpark(struct soft_cpu *cpu)
-{
-    if (!cpu->vec_live)
-        switch_xrstor(cpu->xsave, cpu->vec_mask);
-    cpu->vec_live = true;
-    if (trap.steps)
-        __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "cc", "memory");
-}
-
-/* --- running a case --- */
-
-static void map_page(unsigned page, enum page_kind kind, bool user)
-{
-    uint64_t pte = (ARENA_GPA + page * PAGE_SIZE) | PTE_P | (user ? PTE_U : 0) | (kind == PAGE_RO ? 0 : PTE_W) |
-                   (kind == PAGE_CODE ? 0 : PTE_NX);
-
-    machine_put(&t.machine, PT_GPA + 8 * page, kind == PAGE_ABSENT ? 0 : pte);
-}
-
-static void map_pages(void)
-{
-    for (unsigned i = 0; i < ARENA_PAGES; i++)
-        map_page(i, t.pages[i], true);
-    mmu_flush_all(t.machine.cpu);
-}
-
-static void changed(void)
-{
-    t.machine.vm.mem.code_changed(t.machine.vm.mem.code_changed_opaque, ARENA_GPA + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE);
-}
-
-/* The state before the first instruction. Translations stay, unless the code is not what it was. */
-static void load(void)
-{
-    struct machine *m = &t.machine;
-    struct soft_cpu *cpu = m->cpu;
-    uint8_t *code = m->arena + CODE_FIRST * PAGE_SIZE;
-
-    if (memcmp(code, t.trail[0].memory + CODE_FIRST * PAGE_SIZE, CODE_PAGES * PAGE_SIZE) != 0)
-        changed();
-    memcpy(m->arena, t.trail[0].memory, ARENA_BYTES);
-    if (t.flags & PIECE_32)
-        machine_mode(m, 32, 0, 0);
-    else
-        set_mode(m, t.flags & PIECE_SUPERVISOR);
-    machine_load(m, &t.in);
-    cpu->kernel_gs_base = t.in.gpr[GPR_R13];
-    cpu->interrupt_shadow = cpu->mov_ss_shadow = cpu->halted = false;
-    atomic_store(&cpu->nmi_pending, false);
-    lapic_reset(cpu);
-    lapic_mmio_write(cpu, 0xf0, 0x1ff);
-}
-
-static void start(void)
-{
-    memcpy(t.trail[0].memory, t.pristine, ARENA_BYTES);
-    memcpy(t.trail[0].memory + (t.in.rip - ARENA), t.code, t.code_len);
-    load();
-}
-
-static void note(struct trail *at)
-{
-    struct soft_cpu *cpu = t.machine.cpu;
-
-    machine_store(&t.machine, &at->at);
-    canonical_image(cpu->svm->cpuid, at->at.image);
-    at->gs_base = cpu->seg[SEG_GS].base;
-    at->kernel_gs_base = cpu->kernel_gs_base;
-    at->shadow = cpu->interrupt_shadow;
-    at->interruptible = (cpu->rflags & FLAG_IF) && !cpu->interrupt_shadow;
-    memcpy(at->memory, t.machine.arena, ARENA_BYTES);
-}
-
-/* Step to the exception that ends it; records: into the trail. False where it has no end. */
-static bool step_on(bool records)
-{
-    unsigned n = 0;
-
-    while (!delivered.seen) {
-        if (n == TRAIL_MAX || (soft_step(t.machine.cpu) == SOFT_EXIT && !delivered.seen))
-            return false;
-        if (records && !delivered.seen)
-            note(&t.trail[n + 1]);
-        n += !delivered.seen;
-    }
-    t.count = n;
-    return t.machine.exit.reason != VM_EXIT_INTERNAL;
-}
-
-/* Translated code to the next event. */
-static bool run_on(void)
-{
-    for (unsigned i = 0; i < RUNS_MAX && !delivered.seen && t.machine.exit.reason != VM_EXIT_INTERNAL; i++)
-        run_vcpu(&t.machine.vcpu, &t.machine.exit);
-    return delivered.seen;
-}
-
-static bool go_on(void)
-{
-    delivered.seen = false;
-    t.machine.exit.reason = VM_EXIT_INTR;
-    return run_on();
-}
-
-/* --- comparing --- */
-
-/* Whether the machine is in this state; all: arithmetic flags too. */
-static const char *difference(const struct trail *want, bool all)
-{
-    const struct soft_cpu *cpu = t.machine.cpu;
-    uint64_t low = t.flags & PIECE_32 ? UINT32_MAX : UINT64_MAX;
-
-    machine_store(&t.machine, &t.out);
-    canonical_image(cpu->svm->cpuid, t.out.image);
-    if (t.out.rip != want->at.rip)
-        return "rip";
-    for (unsigned i = 0; i < GPR_COUNT; i++)
-        if ((t.out.gpr[i] ^ want->at.gpr[i]) & low)
-            return "a register";
-    if ((t.out.rflags ^ want->at.rflags) & ~(uint64_t)(all ? FLAG_RF : FLAG_ARITH | FLAG_RF))
-        return "flags";
-    if (cpu->seg[SEG_GS].base != want->gs_base || cpu->kernel_gs_base != want->kernel_gs_base)
-        return "a GS base";
-    if (memcmp(t.out.image + FX_XMM, want->at.image + FX_XMM, 256) != 0)
-        return "a vector register";
-    return memcmp(t.machine.arena, want->memory, ARENA_BYTES) != 0 ? "memory" : NULL;
-}
-
-/* What ended the run came from outside. */
-static bool is_event(void)
-{
-    return delivered.event == EVENT_EXTERNAL || delivered.event == EVENT_NMI;
-}
-
-static const char *end_difference(void)
-{
-    const char *what = NULL;
-
-    if (is_event() || delivered.exc.vector != t.ended_by || t.end.at.error != (delivered.exc.has_error ? delivered.exc.error : 0) ||
-        t.end.at.cr2 != (delivered.exc.vector == EXC_PF ? delivered.exc.cr2 : 0))
-        what = "what ended it";
-    return what ? what : difference(&t.end, t.ended_by == EXC_UD);
-}
-
-static void fail(const char *what, const char *where, const struct trail *want)
-{
-    t.failed++;
-    printf("%s: %s differs, %s; again: anywhere_test --seed %llu --case %llu\n  code at 0x%llx:", t.name, what, where,
-           (unsigned long long)t.seed, (unsigned long long)t.number, (unsigned long long)t.in.rip);
-    for (unsigned i = 0; i < t.code_len; i++)
-        printf(" %02x", t.code[i]);
-    printf("\n  event %u vector %u cr2 0x%llx\n", delivered.event, delivered.exc.vector, (unsigned long long)delivered.exc.cr2);
-    if (!want)
-        return;
-    printf("  rip 0x%llx, 0x%llx; rflags 0x%llx, 0x%llx\n", (unsigned long long)want->at.rip, (unsigned long long)t.out.rip,
-           (unsigned long long)want->at.rflags, (unsigned long long)t.out.rflags);
-    for (unsigned i = 0; i < GPR_COUNT; i++)
-        printf("  gpr %2u: 0x%016llx, 0x%016llx, 0x%016llx%s\n", i, (unsigned long long)t.in.gpr[i], (unsigned long long)want->at.gpr[i],
-               (unsigned long long)t.out.gpr[i], want->at.gpr[i] == t.out.gpr[i] ? "" : " !");
-    for (unsigned i = 0, told = 0; i < ARENA_BYTES && told < 32; i++)
-        if (want->memory[i] != t.machine.arena[i]) {
-            printf("  byte at 0x%llx: %02x, %02x\n", ARENA + i, want->memory[i], t.machine.arena[i]);
-            told++;
-        }
-}
 
 /* --- interruptions --- */
 
@@ -354,7 +57,8 @@ static unsigned find_on_trail(void)
 
 /*
  * The instruction before which an event that comes up during number `begun` must have been taken: jumps that lead back, and those to anywhere,
- * look whether there is one. count + 1 where it may come too late.
+ * look whether there is one. The first look may be under way, and a jump back into the block that it leaves is none. count + 1 where it may
+ * come too late.
  */
 static unsigned latest(unsigned begun, bool nmi)
 {
@@ -363,7 +67,7 @@ static unsigned latest(unsigned begun, bool nmi)
     for (unsigned i = from; i <= t.count; i++) {
         bool back = t.trail[i].at.rip < t.trail[i - 1].at.rip;
         looks += back && (nmi ? !t.trail[i].shadow : t.trail[i].interruptible);
-        if (looks == 2)
+        if (looks == 3)
             return i;
     }
     return t.count + 1;
@@ -470,16 +174,16 @@ static void find_places(bool cold)
     load();
     if (cold)
         mmu_flush_all(t.machine.cpu);
-    t.place_count = 0;
+    places.place_count = 0;
     trap.begun = 0;
     trap.steps = true;
     run_on();
     trap.steps = false;
-    qsort(t.place, t.place_count, sizeof(t.place[0]), by_pc);
-    for (unsigned i = 0; i < t.place_count; i++)
-        if (n == 0 || t.place[i].pc != t.place[n - 1].pc)
-            t.place[n++] = t.place[i];
-    t.place_count = n;
+    qsort(places.place, places.place_count, sizeof(places.place[0]), by_pc);
+    for (unsigned i = 0; i < places.place_count; i++)
+        if (n == 0 || places.place[i].pc != places.place[n - 1].pc)
+            places.place[n++] = places.place[i];
+    places.place_count = n;
 }
 
 static void interrupt_everywhere(struct rng *r, bool every_kind)
@@ -487,14 +191,14 @@ static void interrupt_everywhere(struct rng *r, bool every_kind)
     for (unsigned cold = 0; cold < 2 && !t.failed; cold++) {
         warm_up();
         find_places(cold);
-        for (unsigned i = 0; i < t.place_count && !t.failed; i++) {
+        for (unsigned i = 0; i < places.place_count && !t.failed; i++) {
             unsigned only = rng_below(r, 5);
             for (enum kind kind = 0; kind < KIND_COUNT; kind++) {
                 if (!every_kind && kind != (only < 2 ? KIND_INTERRUPT : only < 4 ? KIND_NMI : KIND_CHANGE))
                     continue;
                 if (t.flags & PIECE_CHANGES)
                     warm_up();
-                interrupt_at(&t.place[i], kind, cold);
+                interrupt_at(&places.place[i], kind, cold);
                 if (kind == KIND_CHANGE)
                     warm_up();
             }
@@ -558,7 +262,7 @@ static bool fault_with(unsigned page, enum page_kind kind, bool user, unsigned a
     map_page(page, kind, user);
     mmu_flush_all(t.machine.cpu);
     unsigned n = 0;
-    while (!delivered.seen && n <= at && soft_step(t.machine.cpu) != SOFT_EXIT)
+    while (n <= at && (soft_step(t.machine.cpu) != SOFT_EXIT || repaired()))
         n++;
     if (delivered.seen && delivered.exc.vector == EXC_PF && n == at && (delivered.exc.cr2 - ARENA) / PAGE_SIZE == page) {
         static struct trail fault;
@@ -583,18 +287,6 @@ static bool fault_with(unsigned page, enum page_kind kind, bool user, unsigned a
     what = go_on() ? end_difference() : "that it ends:";
     if (what)
         fail(what, where, &t.end);
-    return true;
-}
-
-/* Step's way through the case, with the registers as they are now. */
-static bool walk(void)
-{
-    start();
-    note(&t.trail[0]);
-    if (!step_on(true))
-        return false;
-    note(&t.end);
-    t.ended_by = delivered.exc.vector;
     return true;
 }
 
@@ -675,12 +367,18 @@ static void fault_everywhere(void)
     for (unsigned at = 0; at <= count && !t.failed; at++) {
         if (!walk())
             return;
+        bool refused = at < count && t.trail[at + 1].at.rip == t.trail[at].at.rip &&
+                       t.trail[at + 1].at.gpr[GPR_RCX] == t.trail[at].at.gpr[GPR_RCX];
         load();
-        for (unsigned i = 0; i < at; i++)
+        for (unsigned i = 0; i < at; i++) {
             soft_step(t.machine.cpu);
+            repaired();
+        }
         note(&place);
         unsigned n = find_operands(op + found);
-        for (unsigned k = 0; k < n && !t.failed; k++) {
+        if (refused && soft_step(t.machine.cpu) == SOFT_EXIT && delivered.exc.vector != EXC_DE)
+            n = 0; /* it did not come to its operands */
+        for (unsigned k = 0; k < n && !refused && !t.failed; k++) {
             char where[120];
             snprintf(where, sizeof(where), "operand %u of guest instruction %u at 0x%llx", k, at, (unsigned long long)place.at.rip);
             fault_operand(at, &op[found + k], op, found, where);

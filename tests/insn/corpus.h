@@ -111,6 +111,26 @@ struct piece {
     piece(changes_itself, PIECE_CHANGES,                                                                                                   \
           "mov byte ptr [rip + 1f + 1], 5; mov rdx, [rbx]; 1: mov al, 1; mov [rsi], al; mov ecx, 3; "                                      \
           "2: inc byte ptr [rip + 3f + 2]; mov [rdi], ecx; 3: mov byte ptr [rbx], 1; dec ecx; jnz 2b")                                     \
+    piece(not_canonical, 0,                                                                                                                \
+          "mov r14, 0x8000000010004000; cmp rax, rdx; mov rcx, [rbx]; mov [rsi], rcx; mov rdx, [r14]; setc [rdi]; "                        \
+          "cmovo rcx, rdx; mov r14, 0x8000000010004000; sub ecx, edx; movups xmm1, [rbp]; movups [r14 + 8], xmm1; adc rcx, [rbx]")         \
+    piece(not_canonical_strings, 0,                                                                                                        \
+          "mov rsi, 0x8000000010004000; mov ecx, 20; add rax, rdx; mov rax, [rbx]; rep movsb; setc [rbx]; mov rdi, 0x8000000010004000; "   \
+          "mov ecx, 4; rep stosq; seto [rbx + 1]; mov rax, [r8]")                                                                          \
+    piece(call_to_nowhere, 0,                                                                                                              \
+          "mov r14, 0x8000000010004000; mov rax, [rbx]; stc; call r14")                                                                    \
+    piece(call_to_nowhere_shared, 0,                                                                                                       \
+          "mov r14, 0x8000000010004000; push rax; push rdx; call r14")                                                                     \
+    piece(call_to_nowhere_through_stack, 0,                                                                                                \
+          "mov rax, 0x8000000010004000; mov [rsp - 8], rax; call qword ptr [rsp - 8]")                                                     \
+    piece(return_to_nowhere, 0,                                                                                                            \
+          "mov rax, 0x8000000010004000; push rax; mov rdx, [rbx]; ret")                                                                    \
+    piece(return_to_nowhere_with_more, 0,                                                                                                  \
+          "mov rax, 0x8000000010004000; push rax; add rax, rdx; ret 24")                                                                   \
+    piece(jump_to_nowhere, 0,                                                                                                              \
+          "mov r14, 0x8000000010004000; mov rax, [rbx]; cmp rax, rdx; jmp r14")                                                            \
+    piece(jump_to_nowhere_through_memory, 0,                                                                                               \
+          "mov r10, 0x8000000010004000; mov [rsi], r10; sub rax, rdx; jmp qword ptr [rsi]")                                                \
     piece(interrupt_flag, PIECE_SUPERVISOR,                                                                                                \
           "cli; mov [rbx], rax; add rax, rdx; sti; mov [rsi], rdx; setc [rdi]; pushfq; cli; popfq; jo 1f; nop; 1: cli; "                   \
           "pushfq; and qword ptr [rsp], -0x201; popfq; mov rax, [rbx]; push 0x202; popfq; nop; cli; push 0x202; popfq; "                   \
@@ -121,6 +141,12 @@ struct piece {
     piece(interrupts_off_in_a_loop, PIECE_SUPERVISOR,                                                                                      \
           "mov ecx, 4; 1: pushfq; cli; add [rbx], rcx; popfq; dec ecx; jnz 1b; cli; mov [rsi], ecx; sti; nop; "                            \
           "mov [rdi], ecx")                                                                                                                \
+    piece(interrupt_waits_for_sti, PIECE_SUPERVISOR,                                                                                       \
+          "cli; mov ecx, 3; 1: inc qword ptr [rbx]; dec ecx; jnz 1b; add rax, rdx; sti; setc [rsi]; mov ecx, 4; "                          \
+          "2: inc qword ptr [rdi]; dec ecx; jnz 2b")                                                                                       \
+    piece(interrupt_waits_for_popf, PIECE_SUPERVISOR,                                                                                      \
+          "pushfq; cli; mov ecx, 3; 1: inc qword ptr [rbx]; dec ecx; jnz 1b; add rax, rdx; popfq; setc [rsi]; "                            \
+          "mov ecx, 4; 2: inc qword ptr [rdi]; dec ecx; jnz 2b")                                                                           \
     piece(gs_swapped, PIECE_SUPERVISOR,                                                                                                    \
           "swapgs; mov rax, gs:[8]; mov gs:[16], rdx; cmp rax, rdx; swapgs; setc [rbx]; swapgs; "                                          \
           "inc qword ptr gs:[rcx * 8]; swapgs; call 1f; mov [rsi], rax; ud2; 1: swapgs; push qword ptr gs:[24]; swapgs; "                  \
