@@ -181,7 +181,7 @@ static bool was_written(struct soft_cpu *cpu, gva_t gva, gpa_t gpa, const uint8_
     changed = cache_page_differs(svm, ALIGN_DOWN(gpa, PAGE_SIZE), hva - (gpa & PAGE_MASK));
     smp_unlock(cpu);
     if (changed)
-        smc_written(svm, ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE);
+        smc_written(svm, ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE, SMC_OUTSIDE);
     return changed;
 }
 

@@ -160,6 +160,7 @@ static inline void populate(struct soft_shadow *s, uint8_t *region, uint8_t bit)
     if (*region & bit)
         return;
     *region |= bit;
+    s->counts.table_pages++;
     if (++s->populated > SHADOW_POPULATED_MAX)
         s->reclaim = true;
 }

@@ -40,9 +40,10 @@ struct shadow_list {
 };
 
 struct shadow_counts {
-    uint64_t flushed;  /* entries that flushes of a list zeroed */
-    uint64_t full;     /* lists that were flushed for want of room */
-    uint64_t reclaims; /* of table memory, which empties everything */
+    uint64_t flushed;     /* entries that flushes of a list zeroed */
+    uint64_t full;        /* lists that were flushed for want of room */
+    uint64_t reclaims;    /* of table memory, which empties everything */
+    uint64_t table_pages; /* of the host's, that tables came to need, anew after a reclaim */
 };
 
 /* Room in front of the tables, for others: translated code reaches it by a displacement from the tables' base. */
