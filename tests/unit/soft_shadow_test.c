@@ -247,7 +247,7 @@ static void sparse_tables_are_given_back(void **state)
 
     map_everything(f);
     mmu_maintain(&f->cpu); /* nothing to do yet */
-    for (unsigned i = 0; i <= SHADOW_POPULATED_MAX / 2; i++, gva += MIB(2)) {
+    for (unsigned i = 0; i <= shadow_populated_limit(f->svm.mem->page_count) / 2; i++, gva += MIB(2)) {
         assert_int_equal(atomic_load(&f->cpu.attention), 0);
         assert_int_equal(mmu_fill(&f->cpu, gva, MMU_READ), SOFT_OK);
     }
@@ -269,7 +269,7 @@ static void tables_that_were_only_looked_at_are_given_back_too(void **state)
 
     start_long(f);
     f->cpu.cr3 = T4; /* nothing is mapped */
-    for (unsigned i = 0; i < SHADOW_POPULATED_MAX; i++)
+    for (unsigned i = 0; i < shadow_populated_limit(f->svm.mem->page_count); i++)
         assert_int_equal(mmu_fill(&f->cpu, i * MIB(2), MMU_WRITE), SOFT_SLOW);
     assert_int_equal(mmu_fill(&f->cpu, 0, MMU_WRITE), SOFT_SLOW); /* again: the same page */
     assert_int_equal(atomic_load(&f->cpu.attention), 0);
