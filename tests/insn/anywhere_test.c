@@ -492,6 +492,7 @@ int main(int argc, char **argv)
         case 'e': every = true; break;
         default: fprintf(stderr, "usage: anywhere_test [--seed S] [--cases N] [--every] [--case NUMBER]\n"); return 2;
         }
+    setvbuf(stdout, NULL, _IOLBF, 0); /* what differs is seen at once */
     if (machine_init(&t.machine, &e) != 0) {
         fprintf(stderr, "anywhere_test: %s\n", e.text);
         return 1;
