@@ -225,6 +225,7 @@ static unsigned find_operands(struct operand op[2])
         return 0;
     const struct insn *insn = &entry->insn;
     unsigned word = insn->mode_bits / 8;
+    uint64_t low = insn->mode_bits == 64 ? UINT64_MAX : UINT32_MAX;
     cpu->next_rip = cpu->rip + insn->len;
     if (insn->has_mem && !insn->nop && insn->mem_size && insn->mnemonic != ZYDIS_MNEMONIC_LEA && insn->mnemonic != ZYDIS_MNEMONIC_INVLPG)
         op[n++] = (struct operand){cpu->seg[insn->mem.seg].base * (insn->mem.seg >= SEG_FS) + soft_ea(cpu, insn), insn->mem_size,
@@ -234,11 +235,11 @@ static unsigned find_operands(struct operand op[2])
     case ZYDIS_MNEMONIC_PUSHFQ:
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_ENTER:
-    case ZYDIS_MNEMONIC_CALL: op[n++] = (struct operand){cpu->gpr[GPR_RSP] - word, word, true}; break;
+    case ZYDIS_MNEMONIC_CALL: op[n++] = (struct operand){(cpu->gpr[GPR_RSP] - word) & low, word, true}; break;
     case ZYDIS_MNEMONIC_POP:
     case ZYDIS_MNEMONIC_POPFQ:
-    case ZYDIS_MNEMONIC_RET: op[n++] = (struct operand){cpu->gpr[GPR_RSP], word, false}; break;
-    case ZYDIS_MNEMONIC_LEAVE: op[n++] = (struct operand){cpu->gpr[GPR_RBP], word, false}; break;
+    case ZYDIS_MNEMONIC_RET: op[n++] = (struct operand){cpu->gpr[GPR_RSP] & low, word, false}; break;
+    case ZYDIS_MNEMONIC_LEAVE: op[n++] = (struct operand){cpu->gpr[GPR_RBP] & low, word, false}; break;
     default: break;
     }
     if (insn->cls != INSN_STRING || (insn->rep && !cpu->gpr[GPR_RCX]))
@@ -246,9 +247,9 @@ static unsigned find_operands(struct operand op[2])
     unsigned element = insn->opcode & 1 ? insn->opsize : 1, kind = insn->opcode & 0xfe;
     unsigned size = element * (insn->rep ? (unsigned)cpu->gpr[GPR_RCX] : 1), below = cpu->rflags & FLAG_DF ? size - element : 0;
     if (kind != 0xaa && kind != 0xae)
-        op[n++] = (struct operand){cpu->gpr[GPR_RSI] - below, size, false};
+        op[n++] = (struct operand){(cpu->gpr[GPR_RSI] - below) & low, size, false};
     if (kind != 0xac)
-        op[n++] = (struct operand){cpu->gpr[GPR_RDI] - below, size, kind == 0xaa || kind == 0xa4};
+        op[n++] = (struct operand){(cpu->gpr[GPR_RDI] - below) & low, size, kind == 0xaa || kind == 0xa4};
     return n;
 }
 
@@ -404,7 +405,7 @@ static void by_hand(struct rng *r, const struct piece *piece)
     t.in.gpr[GPR_RCX] = 3;
     t.in.gpr[GPR_R15] = 2;
     for (unsigned i = 0; piece->flags & PIECE_32 && i < GPR_COUNT; i++)
-        t.in.gpr[i] = (uint32_t)t.in.gpr[i];
+        t.in.gpr[i] = (uint32_t)t.in.gpr[i] | BIT(32) << i; /* 64-bit code may have left anything there */
     t.in.rflags = rng_next(r) & FLAG_ARITH;
     random_image(r, t.machine.cpu->svm->cpuid, t.in.image);
     vec_put16(t.in.image + FX_FSW, 0);

@@ -156,6 +156,16 @@ struct piece {
           "mov [rdi], rax; std; mov rax, [rbp]; cld; mov rax, cr0; mov cr0, rax; mov [r8], rax")
 
 #define PIECES_32(piece) \
+    piece(code_32_flags, PIECE_32,                                                                                                         \
+          "cmp eax, ecx; mov edx, [ebx]; mov [esi], edx; setl [edi]; adc edx, [ebp]; stc; dec dword ptr [esi]; rcl dword ptr [edi], 1; "   \
+          "jo 1f; mov dl, ah; 1: sbb [ebp + 8], dh; pushfd; popfd; cmovs eax, [ebx + 4]; das; xchg [esi + 4], eax")                        \
+    piece(code_32_jumps, PIECE_32,                                                                                                         \
+          "call 1f; 1: pop eax; add eax, 2f - 1b; cmp ecx, 2; jmp eax; ud2; 2: seta [ebx]; add eax, 3f - 2b; call eax; mov [esi], eax; "   \
+          "add eax, 4f - 3f; mov [edi], eax; jmp dword ptr [edi]; ud2; 3: inc dword ptr [esi + 8]; ret 0; 4: push edx; "                   \
+          "call 5f; pop ecx; mov [ebp], ecx; ud2; 5: adc dword ptr [esp + 4], 7; ret")                                                     \
+    piece(code_32_loop, PIECE_32,                                                                                                          \
+          "mov ecx, 5; clc; 1: adc eax, [ebx]; mov [esi], eax; lea ebx, [ebx + 4]; lea esi, [esi + 8]; dec ecx; jnz 1b; setc [edi]; "      \
+          "movups xmm1, [ebp + 3]; movups [edi + 5], xmm1; mov edi, [esp]; add edx, fs:[ebp]; mov gs:[ebp + 4], edx; rep stosb")           \
     piece(code_32, PIECE_32,                                                                                                               \
           "push eax; inc ecx; dec edx; add [ebx], eax; mov edx, [esi + 4]; call 1f; pop ecx; push dword ptr [edi]; "                       \
           "pop dword ptr [ebp]; jmp 2f; 1: cmp eax, ecx; mov [edi], ecx; setc [edi]; ret; 2: mov ecx, 4; "                                 \
