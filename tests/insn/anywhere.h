@@ -3,6 +3,8 @@
 
 #include "compare.h"
 #include "corpus.h"
+#include "engine/soft/cache.h"
+#include "engine/soft/ctx.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/mmu.h"
 #include "sequence.h"
@@ -76,6 +78,7 @@ static inline void load(void)
     cpu->kernel_gs_base = t.in.gpr[GPR_R13];
     cpu->interrupt_shadow = cpu->mov_ss_shadow = cpu->halted = false;
     atomic_store(&cpu->nmi_pending, false);
+    SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
     lapic_reset(cpu);
     lapic_mmio_write(cpu, 0xf0, 0x1ff);
 }

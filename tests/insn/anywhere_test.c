@@ -26,6 +26,9 @@
 
 /* --- interruptions --- */
 
+/* What a run finds: all that it needs, empty shadow tables, or that the first access that is not aligned has its block made anew. */
+enum pass { PASS_WARM, PASS_COLD, PASS_UNALIGNED, PASS_COUNT };
+
 /* A string that was interrupted between two of its iterations: which entry of the trail it began at, or none. */
 static bool within_string(const struct trail *want)
 {
@@ -110,18 +113,27 @@ static void judge_event(const struct place *p, enum kind kind, bool exact, const
 static void warm_up(void)
 {
     cache_flush(t.machine.cpu->svm);
+    memset(t.machine.cpu->svm->cache->unaligned, 0, sizeof(t.machine.cpu->svm->cache->unaligned));
     for (unsigned i = 0; i < 6; i++) {
         load();
         run_on();
     }
 }
 
-/* Runs with INT3 at a host instruction; whether it ended. */
-static bool run_with_trap(uint8_t *rw, enum kind kind, bool cold)
+/* As at the start of a run. */
+static void load_for(enum pass pass)
 {
     load();
-    if (cold)
+    if (pass == PASS_COLD)
         mmu_flush_all(t.machine.cpu);
+    if (pass == PASS_UNALIGNED)
+        SLOT(t.machine.cpu, CTX_UNALIGNED) = 1;
+}
+
+/* Runs with INT3 at a host instruction; whether it ended. */
+static bool run_with_trap(uint8_t *rw, enum kind kind, enum pass pass)
+{
+    load_for(pass);
     trap.kind = kind;
     trap.fired = false;
     trap.byte = *rw;
@@ -134,17 +146,17 @@ static bool run_with_trap(uint8_t *rw, enum kind kind, bool cold)
     return ended;
 }
 
-static void interrupt_at(const struct place *p, enum kind kind, bool cold)
+static void interrupt_at(const struct place *p, enum kind kind, enum pass pass)
 {
     struct soft_cache *cache = t.machine.cpu->svm->cache;
     uint8_t *rw = cache->mem.rw + (p->pc - cache->mem.rx);
-    bool exact = !cold && !(t.flags & PIECE_CHANGES);
+    bool exact = pass == PASS_WARM && !(t.flags & PIECE_CHANGES);
     char where[120];
 
-    bool ended = run_with_trap(rw, kind, cold);
+    bool ended = run_with_trap(rw, kind, pass);
     if (ended && !trap.fired) { /* what was interrupted before has left other entries in the jump caches */
         warm_up();
-        ended = run_with_trap(rw, kind, cold);
+        ended = run_with_trap(rw, kind, pass);
     }
     t.interruptions += trap.fired;
     snprintf(where, sizeof(where), "%s at host byte %u of %u, guest instruction %u", kind_names[kind], (unsigned)(p->pc - cache->mem.rx),
@@ -167,13 +179,11 @@ static int by_pc(const void *a, const void *b)
 }
 
 /* The host instructions of a run, each as it is met first. */
-static void find_places(bool cold)
+static void find_places(enum pass pass)
 {
     unsigned n = 0;
 
-    load();
-    if (cold)
-        mmu_flush_all(t.machine.cpu);
+    load_for(pass);
     places.place_count = 0;
     trap.begun = 0;
     trap.steps = true;
@@ -188,17 +198,21 @@ static void find_places(bool cold)
 
 static void interrupt_everywhere(struct rng *r, bool every_kind)
 {
-    for (unsigned cold = 0; cold < 2 && !t.failed; cold++) {
+    for (enum pass pass = 0; pass < PASS_COUNT && !t.failed; pass++) {
+        bool anew = pass == PASS_UNALIGNED || (t.flags & PIECE_CHANGES); /* translations change in each run */
+        uint64_t dropped = t.machine.cpu->svm->cache->blocks_dropped;
         warm_up();
-        find_places(cold);
+        find_places(pass);
+        if (pass == PASS_UNALIGNED && t.machine.cpu->svm->cache->blocks_dropped == dropped)
+            continue; /* all accesses are aligned */
         for (unsigned i = 0; i < places.place_count && !t.failed; i++) {
             unsigned only = rng_below(r, 5);
             for (enum kind kind = 0; kind < KIND_COUNT; kind++) {
                 if (!every_kind && kind != (only < 2 ? KIND_INTERRUPT : only < 4 ? KIND_NMI : KIND_CHANGE))
                     continue;
-                if (t.flags & PIECE_CHANGES)
+                if (anew)
                     warm_up();
-                interrupt_at(&places.place[i], kind, cold);
+                interrupt_at(&places.place[i], kind, pass);
                 if (kind == KIND_CHANGE)
                     warm_up();
             }

@@ -5,7 +5,6 @@
 #include <ucontext.h>
 
 #include "anywhere.h"
-#include "engine/soft/cache.h"
 #include "engine/soft/switch.h"
 
 #define PLACES_MAX 20000
