@@ -192,6 +192,7 @@ suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases $(CASES)" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases $(CASES)" \
+	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --cases 100" \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
@@ -200,16 +201,20 @@ suites = \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) -m 'not soak' tests/cli" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(if $(filter config kernel_image step,$(n)),20,5)")
 
+# Every 800 blocks the stress build's code cache is full: Linux boots in minutes.
+STRESS_BOOTS := poweroff or reboot_starts or statistics
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 100000000" \
+	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --every --cases 10000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
 	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
 	guest-tsan "$(call guests_of,tsan,step) -k 'several and not litmus'" \
 	unit-tsan "build/tsan/tests/unit/soft_smp_test" \
+	linux-stress "UMBRA=build/stress/umbra UMBRA_TIMEOUT_SCALE=20 $(PYTEST) -m 'not soak' tests/linux/test_boot.py -k '$(STRESS_BOOTS)'" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")

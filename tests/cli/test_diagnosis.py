@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 
 import pytest
@@ -75,3 +76,51 @@ def test_the_counters_say_how_code_was_left_and_what_was_stepped(umbra, kernel, 
     assert 2000 < engine["instructions"] < 2100
     assert stats["engine_time"]["translator"]["count"] == engine["blocks_translated"] > 0
     assert all(stats["engine_time"][part]["ns"] > 0 for part in ("translator", "translated_code", "rest"))
+
+
+def word(value):
+    return struct.pack("<I", value)
+
+
+# 4 KiB pages at 4 MiB, beside a large one for the first 4 MiB.
+PAGING = guests.poke32(0x200000, 0x83) + guests.poke32(0x200004, 0x201003) + b"".join(guests.poke32(0x201000 + 4 * i, 0x300003 + (i << 12)) for i in range(4))
+PAGING += b"\x0f\x20\xe0\x83\xc8\x10\x0f\x22\xe0"  # CR4.PSE
+PAGING += b"\xb8" + word(0x200000) + b"\x0f\x22\xd8"  # CR3
+PAGING += b"\x0f\x20\xc0\x0d" + word(0x80000000) + b"\x0f\x22\xc0"  # CR0.PG
+READ, WRITE, INVLPG, CALL = b"\xa1", b"\xa3", b"\x0f\x01\x3d", b"\xff\x15"
+CR3_AGAIN = b"\x0f\x20\xd8\x0f\x22\xd8"
+
+
+def counted(umbra, kernel, tmp_path, code):
+    """The engine's counters of a guest that runs this with paging on, less those of one that only powers off."""
+    counts = []
+    for program in (PAGING + code, PAGING):
+        assert umbra("run", "--engine", "soft", "--stats=s.json", "--kernel", kernel(program + guests.POWER_OFF)).returncode == 0
+        counts.append(json.loads((tmp_path / "s.json").read_text())["engine"])
+        assert sum(v for k, v in counts[-1].items() if k.startswith("flushes_by_")) == sum(
+            counts[-1][k] for k in ("flushes_all", "flushes_nonglobal", "flushes_page"))
+        assert sum(v for k, v in counts[-1].items() if k.startswith("fills_")) == counts[-1]["shadow_fills"]
+    more, fewer = counts
+    return {k: more[k] - fewer[k] for k in more if k.startswith(("fills_", "flushes_by_", "code_pages")) and more[k] != fewer[k]}
+
+
+@pytest.mark.parametrize("code,wanted", [
+    (READ + word(0x400000), {"fills_read": 1}),
+    (WRITE + word(0x400000) + READ + word(0x400004), {"fills_write": 1}),
+    (READ + word(0x400000) + WRITE + word(0x400000), {"fills_read": 1, "fills_dirtied": 1}),
+    (WRITE + word(0x400000) + CR3_AGAIN + READ + word(0x400000) + WRITE + word(0x400000), {"fills_write": 1, "fills_read": 1, "flushes_by_cr3": 1}),
+    (READ + word(0x400000) + (INVLPG + word(0x400000) + READ + word(0x400000)) * 3, {"fills_read": 4, "flushes_by_invlpg": 3}),
+    (b"\x0f\x20\xe0\x34\x80\x0f\x22\xe0" * 2, {"flushes_by_cr4": 2}),  # CR4.PGE on and off
+    (b"\x0f\x20\xc0\x35" + word(0x10000) + b"\x0f\x22\xc0", {"flushes_by_cr0": 1}),  # CR0.WP
+    (b"\xb9\x80\x00\x00\xc0\x0f\x32\x80\xcc\x08\x0f\x30", {"flushes_by_efer": 1}),  # EFER.NXE
+])
+def test_fills_and_flushes_are_counted_by_cause(umbra, kernel, tmp_path, code, wanted):
+    assert counted(umbra, kernel, tmp_path, code) == wanted
+
+
+def test_pages_of_code_that_the_guest_writes_to_are_counted(umbra, kernel, tmp_path):
+    """RET at 0x400000, called; written to, which step does, and once more, which takes an entry."""
+    write = guests.poke32(0x400000, 0xC3)
+    code = b"\xbc" + word(0x180000) + write + guests.poke32(0x401000, 0x400000) + CALL + word(0x401000) + write + write
+    assert counted(umbra, kernel, tmp_path, code) == {
+        "code_pages": 1, "code_pages_written_by_guest": 1, "fills_write": 3, "fills_allowed": 1}

@@ -6,12 +6,15 @@ import pytest
 
 import debian
 import disks
+import resident
 import vm
 
 pytestmark = [pytest.mark.soak, pytest.mark.umbra_only]
 IMAGE = os.path.join(vm.GUEST, "load.img")
 LONG = 20 * vm.TIMEOUT
 STRESS_S = 600
+MEMORY = "2G"
+RESIDENT_MAX = 96 << 20
 
 PROGRAM = r"""
 #include <stdio.h>
@@ -41,7 +44,7 @@ def loaded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load")
     if not os.path.exists(IMAGE):
         pytest.skip(f"{IMAGE} is missing: tools/debian-image.sh load")
-    with debian.booted(disks.copy(IMAGE, folder / "disk"), memory="2G", extra=("--cpus", "2")) as guest:
+    with debian.booted(disks.copy(IMAGE, folder / "disk"), memory=MEMORY, extra=("--cpus", "2")) as guest:
         debian.assert_no_failed_unit(guest)
         yield guest
         log = guest.run("dmesg")
@@ -95,3 +98,11 @@ def test_stress_finds_no_error(loaded):
     kinds = "--vm 2 --vm-bytes 256M --fork 2 --mmap 1 --mmap-bytes 64M --sigsegv 1 --sigrt 1 --sigpending 1 --futex 1 --mprotect 1"
     status, output = loaded.status_and_output(f"stress-ng {kinds} --verify --timeout {STRESS_S} --metrics-brief 2>&1", STRESS_S + LONG)
     assert status == 0 and not re.search(r"\bfail:|\berror:", output), output
+
+
+def test_little_is_resident_beside_the_guest_s_memory_and_the_code_cache(loaded):
+    """After all that the tests before have done."""
+    parts, lines = resident.resident(loaded.process.pid, MEMORY)
+    told = ", ".join(f"{part} {size / 2**20:.1f} MiB" for part, size in parts.items())
+    print(*lines[:20], told, sep="\n")
+    assert resident.outside(parts) <= RESIDENT_MAX, told

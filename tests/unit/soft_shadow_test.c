@@ -177,15 +177,20 @@ static void a_written_range_drops_the_code_of_all_its_pages(void **state)
 
     for (unsigned i = 0; i < 4; i++)
         smc_protect(&f->cpu, DATA + i * PAGE_SIZE);
-    smc_written(&f->svm, DATA + PAGE_SIZE - 1, 2);
+    smc_written(&f->svm, DATA + PAGE_SIZE - 1, 2, SMC_DEVICE);
     smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 2);
     assert_true(smc_has_code(&f->svm, DATA + 2 * PAGE_SIZE));
-    smc_written(&f->svm, 0, UINT64_MAX);
+    smc_written(&f->svm, DATA + 2 * PAGE_SIZE, 1, SMC_OUTSIDE);
+    smc_written(&f->svm, 0, UINT64_MAX, SMC_GUEST);
+    assert_int_equal(f->svm.pages->marked, 4);
+    assert_int_equal(f->svm.pages->written[SMC_DEVICE], 2);
+    assert_int_equal(f->svm.pages->written[SMC_OUTSIDE], 1);
+    assert_int_equal(f->svm.pages->written[SMC_GUEST], 1);
     smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, 4);
-    smc_written(&f->svm, HOLE_GPA, 100);
-    smc_written(&f->svm, DATA, 0);
+    smc_written(&f->svm, HOLE_GPA, 100, SMC_GUEST);
+    smc_written(&f->svm, DATA, 0, SMC_GUEST);
     smc_protect(&f->cpu, HOLE_GPA);
     assert_false(smc_has_code(&f->svm, HOLE_GPA));
 }
@@ -196,7 +201,7 @@ static void more_stale_pages_than_the_list_holds_are_all_dropped(void **state)
 
     for (unsigned i = 0; i < SMC_STALE_MAX + 10; i++)
         smc_protect(&f->cpu, DATA + i * PAGE_SIZE);
-    smc_written(&f->svm, DATA, (SMC_STALE_MAX + 5) * PAGE_SIZE);
+    smc_written(&f->svm, DATA, (SMC_STALE_MAX + 5) * PAGE_SIZE, SMC_GUEST);
     smc_service(&f->cpu);
     assert_int_equal(seen.drop_count, SMC_STALE_MAX + 5);
     for (unsigned i = 0; i < SMC_STALE_MAX + 10; i++)
@@ -211,7 +216,7 @@ static void a_stale_page_is_neither_written_directly_nor_translated(void **state
     map_long(f, 0x1000, DATA, PTE_P | PTE_W | PTE_D);
     smc_protect(&f->cpu, DATA);
     assert_true(smc_is_protected(&f->svm, DATA));
-    smc_written(&f->svm, DATA, 1);
+    smc_written(&f->svm, DATA, 1, SMC_GUEST);
     assert_false(smc_is_protected(&f->svm, DATA));
     assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_SLOW);
     smc_protect(&f->cpu, DATA);
@@ -242,7 +247,7 @@ static void sparse_tables_are_given_back(void **state)
 
     map_everything(f);
     mmu_maintain(&f->cpu); /* nothing to do yet */
-    for (unsigned i = 0; i <= SHADOW_POPULATED_MAX / 2; i++, gva += MIB(2)) {
+    for (unsigned i = 0; i <= shadow_populated_limit(f->svm.mem->page_count) / 2; i++, gva += MIB(2)) {
         assert_int_equal(atomic_load(&f->cpu.attention), 0);
         assert_int_equal(mmu_fill(&f->cpu, gva, MMU_READ), SOFT_OK);
     }
@@ -264,7 +269,7 @@ static void tables_that_were_only_looked_at_are_given_back_too(void **state)
 
     start_long(f);
     f->cpu.cr3 = T4; /* nothing is mapped */
-    for (unsigned i = 0; i < SHADOW_POPULATED_MAX; i++)
+    for (unsigned i = 0; i < shadow_populated_limit(f->svm.mem->page_count); i++)
         assert_int_equal(mmu_fill(&f->cpu, i * MIB(2), MMU_WRITE), SOFT_SLOW);
     assert_int_equal(mmu_fill(&f->cpu, 0, MMU_WRITE), SOFT_SLOW); /* again: the same page */
     assert_int_equal(atomic_load(&f->cpu.attention), 0);
@@ -313,7 +318,7 @@ static void random_histories_keep_the_invariants(void **state)
             break;
         case 1: smc_protect(&f->cpu, page); break;
         case 2:
-            smc_written(&f->svm, page, 1);
+            smc_written(&f->svm, page, 1, SMC_GUEST);
             if (seed & BIT(45))
                 smc_service(&f->cpu);
             break;

@@ -127,7 +127,7 @@ static void store(struct fixture *f, struct soft_cpu *cpu, unsigned page)
         if (smc_may_write(&f->svm, page, self))
             f->may_write[self][page] = true;
         else
-            smc_written(&f->svm, RAM_GPA + page * PAGE_SIZE, 8);
+            smc_written(&f->svm, RAM_GPA + page * PAGE_SIZE, 8, SMC_GUEST);
     }
     /* Not as several vCPUs may write one word, which is the guest's affair: only what the translator reads counts here. */
     __atomic_fetch_add(&f->bytes[page], 1, __ATOMIC_RELAXED);
@@ -180,7 +180,7 @@ static void *device_thread(void *arg)
 
     for (unsigned i = 0; i < ROUNDS / 4; i++) {
         __atomic_fetch_add(&f->bytes[i % PAGES], 1, __ATOMIC_RELAXED);
-        smc_written(&f->svm, RAM_GPA + i % PAGES * PAGE_SIZE, PAGE_SIZE);
+        smc_written(&f->svm, RAM_GPA + i % PAGES * PAGE_SIZE, PAGE_SIZE, SMC_GUEST);
         smp_relax();
     }
     return NULL;

@@ -26,7 +26,7 @@ static void emit_leave(struct soft_cache *cache, struct emit *e, enum code_exit 
     emit_land_at(emit_jmp(e), cache->exit, e);
 }
 
-/* A look into the jump cache that found nothing: trans_jump()'s caller has handed over the flags. */
+/* A look into a jump cache that found nothing: trans_jump()'s caller has handed over the flags. */
 static uint8_t *emit_not_found(struct soft_cache *cache, struct emit *e, enum code_exit exit)
 {
     uint8_t *start = e->rw;
@@ -66,6 +66,7 @@ static void emit_common(struct soft_cache *cache)
     cache->call_miss[1] = emit_called(cache, &e, CODE_EXIT_MISS, true);
     cache->call_unaligned[0] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, false);
     cache->call_unaligned[1] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, true);
+    cache->call_next = emit_called(cache, &e, CODE_EXIT_NEXT, true);
     cache->call_link = emit_called(cache, &e, CODE_EXIT_LINK, false);
     cache->call_far_link = emit_called(cache, &e, CODE_EXIT_LINK, true);
     cache->call_stale = emit_called(cache, &e, CODE_EXIT_STALE, true);

@@ -114,7 +114,7 @@ struct soft_cache {
     size_t common;          /* bytes at the start of mem that stay: exits */
     /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS; call: its operand follows the call. */
     uint8_t *exit, *exit_next, *exit_unshared;
-    uint8_t *call_miss[2], *call_unaligned[2], *call_link, *call_far_link, *call_stale;
+    uint8_t *call_miss[2], *call_unaligned[2], *call_next, *call_link, *call_far_link, *call_stale;
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
@@ -230,7 +230,7 @@ static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t 
 
 /* Why translated code was left; the low bits of CTX_EXIT, the operand above them. */
 enum code_exit {
-    CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache */
+    CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache: uint32_t operand, enum code_next, unless rip is 0 */
     CODE_EXIT_LINK,      /* uint32_t operand: the number of a link that leads nowhere yet; of a far one, rip is in CTX_TEMP */
     CODE_EXIT_MISS,      /* struct cache_miss operand: a memory access found no shadow entry */
     CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
@@ -241,4 +241,14 @@ enum code_exit {
     CODE_EXIT_STALE,     /* rip is in CTX_TEMP: uint32_t operand, the number of a block that does not know itself mapped there */
     CODE_EXIT_UNALIGNED, /* struct cache_miss operand: one in many accesses that were thought to be aligned, and are not */
     CODE_EXIT_COUNT,
+};
+
+/*
+ * A jump to an address that is not canonical faults itself, and nothing of it has happened (SDM vol. 2 CALL, JMP, RET). Translated code finds
+ * out when it has happened, for there is no code for such an address. This is how C takes an indirect jump, a call or a return back.
+ */
+enum code_next {
+    CODE_NEXT_OFF = 0xfff,      /* guest offset of the jump in CTX_CODE_PAGE */
+    CODE_NEXT_CALL = 1 << 12,   /* it has pushed 8 bytes, and left in CTX_OVERWRITTEN what was there */
+    CODE_NEXT_POPPED_SHIFT = 13 /* bytes that it has popped */
 };

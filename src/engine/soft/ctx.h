@@ -39,6 +39,8 @@
 #define CTX_STRING_FROM CTX_SLOT(21)
 #define CTX_STRING_TO CTX_SLOT(22)
 #define CTX_STRING_LEFT CTX_SLOT(23)
-#define CTX_UNALIGNED                                                                                                                      \
-    CTX_SLOT(24) /* accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew */
+/* An indirect call: what its return address overwrote, in case that the target is not canonical. */
+#define CTX_OVERWRITTEN CTX_STRING_LEFT
+/* Accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew. */
+#define CTX_UNALIGNED CTX_SLOT(24)
 #define CTX_SLOTS 25

@@ -56,6 +56,7 @@ int debugger_set(struct vcpu *vcpu, const struct vcpu_debug *wish)
         return -ENOMEM;
     arm(cpu, cpu->debugger, wish);
     smp_enter(cpu);
+    cpu->stats.flushes[FLUSH_DEBUGGER]++;
     mmu_flush_all(cpu); /* no shadow entry for a page with watchpoints, no jump to one with breakpoints */
     smp_leave(cpu);
     return 0;

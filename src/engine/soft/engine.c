@@ -44,7 +44,7 @@ static void soft_probe(struct engine_caps *caps)
 
 static void code_changed(void *opaque, gpa_t gpa, size_t len)
 {
-    smc_written(opaque, gpa, len);
+    smc_written(opaque, gpa, len, SMC_DEVICE);
 }
 
 static void soft_vm_fini(struct vm *vm)

@@ -254,6 +254,7 @@ static int set_apic_base(struct soft_cpu *cpu, uint64_t value)
         soft_vec_park(cpu);
         lapic_reset(cpu);
     }
+    cpu->stats.flushes[FLUSH_APIC_BASE]++;
     mmu_flush_all(cpu); /* the register page has moved, gone or come */
     atomic_fetch_or(&cpu->attention, 1);
     return SOFT_OK;

@@ -119,6 +119,15 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 
 /* --- filling --- */
 
+static enum fill_cause fill_cause(const struct soft_cpu *cpu, const struct shadow_fill *f, bool write, bool dirtied)
+{
+    if (!write)
+        return FILL_READ;
+    if (!shadow_lookup(&cpu->mmu->shadow, f->gva, f->user, false))
+        return FILL_WRITE;
+    return dirtied ? FILL_DIRTIED : FILL_ALLOWED;
+}
+
 /*
  * Walks and, where the access may go straight to memory from now on, fills the shadow entry. SOFT_FAULT, or
  * SOFT_OK with the span; *filled says whether the next access of this kind finds its entry.
@@ -153,6 +162,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         .write = writable,
         .global = m.global,
     };
+    cpu->stats.fills[fill_cause(cpu, &fill, write, m.dirtied)]++;
     shadow_fill(&cpu->mmu->shadow, &fill);
     DTRACE_PROBE3(umbra, shadow_fill, cpu->vcpu->index, gva, m.gpa);
     cpu->stats.shadow_fills++;
@@ -168,8 +178,10 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
     bool filled;
     int rc = walk_and_fill(cpu, gva, access, &span, &filled);
 
-    if (rc == SOFT_OK && filled)
+    if (rc == SOFT_OK && filled) {
+        cpu->stats.misses_filled++;
         return SOFT_OK;
+    }
     if (rc != SOFT_OK)
         cpu->stats.misses_faulted++;
     else if (!span.hva)
@@ -307,7 +319,7 @@ static void span_write(struct soft_cpu *cpu, const struct span *span, const uint
     lockstep_note(cpu, span->hva, n);
     copy(span->hva, from, n);
     if (span->page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span->page))
-        smc_written(cpu->svm, span->gpa, n);
+        smc_written(cpu->svm, span->gpa, n, SMC_GUEST);
 }
 
 int mmu_write(struct soft_cpu *cpu, gva_t gva, const void *buf, unsigned n, unsigned access)
@@ -349,7 +361,7 @@ int mmu_host(struct soft_cpu *cpu, gva_t gva, unsigned n, unsigned access, void 
     if ((access & MMU_WRITE) && span.hva)
         lockstep_note(cpu, span.hva, n);
     if ((access & MMU_WRITE) && span.hva && span.page != RAM_NO_PAGE && smc_page_has_code(cpu->svm, span.page))
-        smc_written(cpu->svm, span.gpa, n);
+        smc_written(cpu->svm, span.gpa, n, SMC_GUEST);
     return SOFT_OK;
 }
 

@@ -181,7 +181,7 @@ static bool was_written(struct soft_cpu *cpu, gva_t gva, gpa_t gpa, const uint8_
     changed = cache_page_differs(svm, ALIGN_DOWN(gpa, PAGE_SIZE), hva - (gpa & PAGE_MASK));
     smp_unlock(cpu);
     if (changed)
-        smc_written(svm, ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE);
+        smc_written(svm, ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE, SMC_OUTSIDE);
     return changed;
 }
 
@@ -349,6 +349,25 @@ static int handle_fault(struct soft_cpu *cpu)
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
 }
 
+/*
+ * A jump that the jump cache knows nothing of. Where it leads to an address that is not canonical it is taken back, and step raises its fault.
+ * (A direct jump to such an address, which stands within 2 GiB of the last canonical one, faults at its target.)
+ */
+static int handle_jump(struct soft_cpu *cpu)
+{
+    cpu->rip = SLOT(cpu, CTX_TEMP);
+    if (gva_is_canonical(cpu->rip))
+        return SOFT_OK;
+    uint32_t jump = *(const uint32_t *)cache_operand(cpu);
+    if (jump & CODE_NEXT_CALL) {
+        if (mmu_write(cpu, cpu->gpr[GPR_RSP], &SLOT(cpu, CTX_OVERWRITTEN), 8, MMU_WRITE) != SOFT_OK)
+            BUG_ON(true); /* it has just been written */
+        cpu->gpr[GPR_RSP] += 8;
+    }
+    cpu->gpr[GPR_RSP] -= jump >> CODE_NEXT_POPPED_SHIFT;
+    return step_at(cpu, jump & CODE_NEXT_OFF);
+}
+
 /* Goes on with a block that was found for cpu->rip, or not: its code, or NULL where somebody wants this thread first. */
 static const void *go_on(struct soft_cpu *cpu, const struct block *b)
 {
@@ -402,7 +421,7 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
         int result;
         cpu->stats.code_exits[exit & 0xf]++;
         switch ((enum code_exit)(exit & 0xf)) {
-        case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return SOFT_OK;
+        case CODE_EXIT_NEXT: return handle_jump(cpu);
         case CODE_EXIT_INSN:
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
             return soft_step_insn(cpu, &cpu->svm->cache->sites[exit >> 32]);

@@ -63,7 +63,7 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 {
     bool ok = true;
 
-    *s = (struct soft_shadow){.page_count = page_count};
+    *s = (struct soft_shadow){.page_count = page_count, .populated_limit = shadow_populated_limit(page_count)};
     s->front = reserve(FRONT_AND_TABLES, NULL);
     if (!MMU_TABLE_IS_WHOLE) {
         s->tag = reserve(4 * MMU_TABLE_BYTES, NULL);
@@ -161,7 +161,8 @@ static inline void populate(struct soft_shadow *s, uint8_t *region, uint8_t bit)
     if (*region & bit)
         return;
     *region |= bit;
-    if (++s->populated > SHADOW_POPULATED_MAX)
+    s->counts.table_pages++;
+    if (++s->populated > s->populated_limit)
         s->reclaim = true;
 }
 

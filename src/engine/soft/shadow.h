@@ -27,10 +27,19 @@
 #define SHADOW_RECORDS (1U << 18)
 #endif
 
-/* Populated table pages (4 KiB of host memory each) after which the tables are given back to the kernel. */
+/*
+ * Populated table pages (4 KiB of host memory each) after which the tables are given back to the kernel: as many as four tables need for all of
+ * the guest's memory, within these bounds.
+ */
 #ifndef SHADOW_POPULATED_MAX
 #define SHADOW_POPULATED_MAX 16384U
 #endif
+#define SHADOW_POPULATED_MIN 4096U
+
+static inline uint32_t shadow_populated_limit(uint64_t page_count)
+{
+    return (uint32_t)MIN(MAX(page_count / 512 * 4, SHADOW_POPULATED_MIN), SHADOW_POPULATED_MAX);
+}
 
 struct shadow_list {
     uint64_t *records; /* [SHADOW_RECORDS]; record 0 means none. Layout in shadow.c */
@@ -40,9 +49,10 @@ struct shadow_list {
 };
 
 struct shadow_counts {
-    uint64_t flushed;  /* entries that flushes of a list zeroed */
-    uint64_t full;     /* lists that were flushed for want of room */
-    uint64_t reclaims; /* of table memory, which empties everything */
+    uint64_t flushed;     /* entries that flushes of a list zeroed */
+    uint64_t full;        /* lists that were flushed for want of room */
+    uint64_t reclaims;    /* of table memory, which empties everything */
+    uint64_t table_pages; /* of the host's, that tables came to need, anew after a reclaim */
 };
 
 /* Room in front of the tables, for others: translated code reaches it by a displacement from the tables' base. */
@@ -71,8 +81,9 @@ struct soft_shadow {
     uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */
     uint64_t page_count; /* of guest memory */
     uint32_t populated;  /* table pages */
-    bool reclaim;        /* populated went past its limit: shadow_maintain() has work */
-    uint32_t changes;    /* times that entries were taken away */
+    uint32_t populated_limit;
+    bool reclaim;     /* populated went past its limit: shadow_maintain() has work */
+    uint32_t changes; /* times that entries were taken away */
     struct shadow_counts counts;
 };
 

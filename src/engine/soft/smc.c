@@ -72,7 +72,8 @@ void smc_protect(struct soft_cpu *cpu, gpa_t gpa)
 
     if (page == RAM_NO_PAGE)
         return;
-    atomic_compare_exchange_strong(&svm->pages->code[page], &plain, PAGE_CODE);
+    if (atomic_compare_exchange_strong(&svm->pages->code[page], &plain, PAGE_CODE))
+        atomic_fetch_add_explicit(&svm->pages->marked, 1, memory_order_relaxed);
     writers = atomic_load(&svm->pages->writers[page]);
     if (writers & BIT(cpu->vcpu->index)) {
         mmu_revoke(cpu, page);
@@ -116,7 +117,7 @@ static void stale_unlock(struct soft_pages *pages)
     atomic_store_explicit(&pages->stale_lock, 0, memory_order_release);
 }
 
-static void page_written(struct soft_vm *svm, uint64_t page)
+static void page_written(struct soft_vm *svm, uint64_t page, enum smc_writer writer)
 {
     struct soft_pages *pages = svm->pages;
 
@@ -127,7 +128,7 @@ static void page_written(struct soft_vm *svm, uint64_t page)
             pages->stale[pages->stale_count++] = page;
         else
             pages->more_stale = true;
-        atomic_fetch_add_explicit(&pages->dropped, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pages->written[writer], 1, memory_order_relaxed);
     }
     stale_unlock(pages);
     /* Also where it was stale already: whoever drops it may not be done when this vCPU looks for its code. */
@@ -137,7 +138,7 @@ static void page_written(struct soft_vm *svm, uint64_t page)
     }
 }
 
-void smc_written(struct soft_vm *svm, gpa_t gpa, uint64_t len)
+void smc_written(struct soft_vm *svm, gpa_t gpa, uint64_t len, enum smc_writer writer)
 {
     const struct mem *mem = svm->mem;
     gpa_t last = gpa + len - 1;
@@ -155,7 +156,7 @@ void smc_written(struct soft_vm *svm, gpa_t gpa, uint64_t len)
             continue;
         for (uint64_t n = (from - r->gpa) >> PAGE_SHIFT; n <= (to - r->gpa) >> PAGE_SHIFT; n++)
             if (smc_page_has_code(svm, r->first_page + n))
-                page_written(svm, r->first_page + n);
+                page_written(svm, r->first_page + n, writer);
     }
 }
 

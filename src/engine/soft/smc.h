@@ -22,13 +22,22 @@
  */
 enum page_code { PAGE_PLAIN, PAGE_CODE, PAGE_STALE };
 
+/* Who writes. */
+enum smc_writer {
+    SMC_GUEST,   /* a vCPU: its stores, and A and D bits */
+    SMC_DEVICE,  /* and whoever else in this process */
+    SMC_OUTSIDE, /* another process, to memory that it shares */
+    SMC_WRITERS
+};
+
 #define SMC_STALE_MAX 64
 
 struct soft_pages {
-    uint64_t count;            /* pages of guest memory */
-    _Atomic uint8_t *code;     /* [count] enum page_code */
-    _Atomic uint64_t *writers; /* [count] one bit a vCPU: it may hold write entries, or is just writing */
-    _Atomic uint64_t dropped;  /* statistics: pages of code that were written to */
+    uint64_t count;                        /* pages of guest memory */
+    _Atomic uint8_t *code;                 /* [count] enum page_code */
+    _Atomic uint64_t *writers;             /* [count] one bit a vCPU: it may hold write entries, or is just writing */
+    _Atomic uint64_t marked;               /* statistics: pages that became code */
+    _Atomic uint64_t written[SMC_WRITERS]; /* and were written to, which made them stale */
 
     atomic_uint stale_lock; /* held for a few instructions, spun for: pages become stale, and are taken, under it */
     unsigned stale_count;
@@ -55,7 +64,7 @@ bool smc_has_code(const struct soft_vm *, gpa_t gpa);
  * Someone writes to [gpa, gpa+len): translated code of those pages is to be dropped. A device calls it after the bytes are written, a vCPU that
  * has set its bit in writers (smc_may_write()) before or after. Any thread; no libc.
  */
-void smc_written(struct soft_vm *, gpa_t gpa, uint64_t len);
+void smc_written(struct soft_vm *, gpa_t gpa, uint64_t len, enum smc_writer);
 
 /* Between two instructions: drops what became stale, and forgets what this vCPU's jump caches have of it. May go outside. */
 void smc_service(struct soft_cpu *);

@@ -44,12 +44,40 @@ struct soft_exception {
 
 struct soft_shadow; /* mmu.c: one flat table pair with its list of filled entries */
 
+/* What a shadow entry was made for. */
+enum fill_cause {
+    FILL_READ,    /* a read of a page without entries */
+    FILL_WRITE,   /* a write to one */
+    FILL_DIRTIED, /* a write to a page with a read entry, whose D bit was clear */
+    FILL_ALLOWED, /* the same with D set: the page held code until now, or became writable */
+    FILL_CAUSES
+};
+
+/* Who flushed. INVPCID's are in the order of its types. */
+enum flush_cause {
+    FLUSH_CR0,
+    FLUSH_CR3,
+    FLUSH_CR4,
+    FLUSH_EFER,
+    FLUSH_INVLPG,
+    FLUSH_INVPCID_ADDRESS,
+    FLUSH_INVPCID_ONE,
+    FLUSH_INVPCID_ALL,
+    FLUSH_INVPCID_ALL_NONGLOBAL,
+    FLUSH_APIC_BASE, /* the local APIC's page */
+    FLUSH_STATE,     /* the whole state was set: at the start, by INIT and reset */
+    FLUSH_DEBUGGER,
+    FLUSH_CAUSES
+};
+
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
     uint64_t code_exits[10]; /* from translated code, by enum code_exit */
+    uint64_t fills[FILL_CAUSES];
+    uint64_t flushes[FLUSH_CAUSES]; /* by cause: as many as all, nonglobal and page together */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
-    /* What translated code missed and a fill could not serve: the guest's own fault, a device, a page that may not be written here. */
-    uint64_t misses_faulted, misses_device, misses_protected, misses_crossing;
+    /* What translated code missed: served by a fill, the guest's own fault, a device, a page that may not be written here, a page's end. */
+    uint64_t misses_filled, misses_faulted, misses_device, misses_protected, misses_crossing;
     uint64_t exceptions[32], interrupts, nmis, software_interrupts;
     uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cr3_writes, cr4_writes, invpcids, cpuids, hlts;
     uint64_t run_ticks, translate_ticks; /* host TSC, on the way outside of sleep, and within the translator */

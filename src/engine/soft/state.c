@@ -136,6 +136,7 @@ void state_set(struct soft_cpu *cpu, const struct cpu_state *s, unsigned groups)
             lapic_set_cr8(cpu, s->cr8);
     }
     soft_mode_update(cpu);
+    cpu->stats.flushes[FLUSH_STATE]++;
     mmu_flush_all(cpu);
 }
 

@@ -31,6 +31,7 @@ static const struct {
     {"exits_unshared", COUNTER(code_exits[CODE_EXIT_UNSHARED])},
     {"exits_stale", COUNTER(code_exits[CODE_EXIT_STALE])},
     {"exits_unaligned", COUNTER(code_exits[CODE_EXIT_UNALIGNED])},
+    {"misses_filled", COUNTER(misses_filled)},
     {"misses_faulted", COUNTER(misses_faulted)},
     {"misses_device", COUNTER(misses_device)},
     {"misses_protected", COUNTER(misses_protected)},
@@ -40,10 +41,26 @@ static const struct {
     {"page_walks", COUNTER(page_walks)},
     {"fetch_walks", COUNTER(fetch_walks)},
     {"shadow_fills", COUNTER(shadow_fills)},
+    {"fills_read", COUNTER(fills[FILL_READ])},
+    {"fills_write", COUNTER(fills[FILL_WRITE])},
+    {"fills_dirtied", COUNTER(fills[FILL_DIRTIED])},
+    {"fills_allowed", COUNTER(fills[FILL_ALLOWED])},
     {"flushes_all", COUNTER(flushes_all)},
     {"flushes_nonglobal", COUNTER(flushes_nonglobal)},
     {"flushes_page", COUNTER(flushes_page)},
     {"flushes_large_page", COUNTER(flushes_large_page)},
+    {"flushes_by_cr0", COUNTER(flushes[FLUSH_CR0])},
+    {"flushes_by_cr3", COUNTER(flushes[FLUSH_CR3])},
+    {"flushes_by_cr4", COUNTER(flushes[FLUSH_CR4])},
+    {"flushes_by_efer", COUNTER(flushes[FLUSH_EFER])},
+    {"flushes_by_invlpg", COUNTER(flushes[FLUSH_INVLPG])},
+    {"flushes_by_invpcid_address", COUNTER(flushes[FLUSH_INVPCID_ADDRESS])},
+    {"flushes_by_invpcid_one", COUNTER(flushes[FLUSH_INVPCID_ONE])},
+    {"flushes_by_invpcid_all", COUNTER(flushes[FLUSH_INVPCID_ALL])},
+    {"flushes_by_invpcid_all_nonglobal", COUNTER(flushes[FLUSH_INVPCID_ALL_NONGLOBAL])},
+    {"flushes_by_apic_base", COUNTER(flushes[FLUSH_APIC_BASE])},
+    {"flushes_by_state", COUNTER(flushes[FLUSH_STATE])},
+    {"flushes_by_debugger", COUNTER(flushes[FLUSH_DEBUGGER])},
     {"interrupts", COUNTER(interrupts)},
     {"nmis", COUNTER(nmis)},
     {"software_interrupts", COUNTER(software_interrupts)},
@@ -75,6 +92,17 @@ static void report_counters(const struct soft_vm *svm, struct stats_out *out)
     }
 }
 
+static void report_code_pages(const struct soft_pages *pages, struct stats_out *out)
+{
+    static const char *const names[SMC_WRITERS] = {[SMC_GUEST] = "code_pages_written_by_guest",
+                                                   [SMC_DEVICE] = "code_pages_written_by_device",
+                                                   [SMC_OUTSIDE] = "code_pages_written_outside"};
+
+    out->number(out, "engine", "code_pages", atomic_load_explicit(&pages->marked, memory_order_relaxed));
+    for (unsigned i = 0; i < SMC_WRITERS; i++)
+        out->number(out, "engine", names[i], atomic_load_explicit(&pages->written[i], memory_order_relaxed));
+}
+
 static void report_memory(const struct soft_vm *svm, struct stats_out *out)
 {
     const struct soft_cache *cache = svm->cache;
@@ -85,11 +113,13 @@ static void report_memory(const struct soft_vm *svm, struct stats_out *out)
         total.flushed += counts->flushed;
         total.full += counts->full;
         total.reclaims += counts->reclaims;
+        total.table_pages += counts->table_pages;
     }
     out->number(out, "engine", "shadow_entries_flushed", total.flushed);
     out->number(out, "engine", "shadow_lists_full", total.full);
     out->number(out, "engine", "shadow_reclaims", total.reclaims);
-    out->number(out, "engine", "code_pages_dropped", atomic_load_explicit(&svm->pages->dropped, memory_order_relaxed));
+    out->number(out, "engine", "shadow_table_pages", total.table_pages);
+    report_code_pages(svm->pages, out);
     out->number(out, "engine", "code_blocks_dropped", cache->blocks_dropped);
     out->number(out, "engine", "code_links_made", cache->links_made);
     out->number(out, "engine", "code_links_cut", cache->links_cut);

@@ -96,8 +96,10 @@ int sys_write_cr0(struct soft_cpu *cpu, uint64_t value)
     cpu->cr0 = value;
     cpu->stats.cr_writes++;
     soft_mode_update(cpu);
-    if (changed & (CR0_PG | CR0_WP | CR0_PE))
+    if (changed & (CR0_PG | CR0_WP | CR0_PE)) {
+        cpu->stats.flushes[FLUSH_CR0]++;
         mmu_flush_all(cpu);
+    }
     return SOFT_OK;
 }
 
@@ -112,6 +114,7 @@ int sys_write_cr3(struct soft_cpu *cpu, uint64_t value)
     cpu->cr3 = cpu->long_mode ? value : (uint32_t)value;
     cpu->stats.cr_writes++;
     cpu->stats.cr3_writes++;
+    cpu->stats.flushes[FLUSH_CR3]++;
     mmu_flush_nonglobal(cpu);
     return SOFT_OK;
 }
@@ -132,8 +135,10 @@ int sys_write_cr4(struct soft_cpu *cpu, uint64_t value)
     cpu->stats.cr_writes++;
     cpu->stats.cr4_writes++;
     soft_mode_update(cpu);
-    if (changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_LA57))
+    if (changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_LA57)) {
+        cpu->stats.flushes[FLUSH_CR4]++;
         mmu_flush_all(cpu);
+    }
     return SOFT_OK;
 }
 
@@ -149,8 +154,10 @@ int sys_write_efer(struct soft_cpu *cpu, uint64_t value)
         return gp0(cpu);
     cpu->efer = value | (cpu->efer & EFER_LMA);
     soft_mode_update(cpu);
-    if (changed & EFER_NXE)
+    if (changed & EFER_NXE) {
+        cpu->stats.flushes[FLUSH_EFER]++;
         mmu_flush_all(cpu);
+    }
     return SOFT_OK;
 }
 
@@ -304,8 +311,10 @@ int sys_invlpg(struct soft_cpu *cpu, const struct insn *insn)
     if (cpu->cpl != 0)
         return gp0(cpu);
     gva = operand_address(cpu, insn);
-    if (gva_is_canonical(gva)) /* otherwise a no-op (SDM vol. 2 INVLPG) */
-        mmu_flush_page(cpu, gva);
+    if (!gva_is_canonical(gva)) /* a no-op (SDM vol. 2 INVLPG) */
+        return SOFT_OK;
+    cpu->stats.flushes[FLUSH_INVLPG]++;
+    mmu_flush_page(cpu, gva);
     return SOFT_OK;
 }
 
@@ -332,13 +341,12 @@ int sys_invpcid(struct soft_cpu *cpu, const struct insn *insn)
         return gp0(cpu);
     if (type <= INVPCID_ONE && !(cpu->cr4 & CR4_PCIDE) && pcid)
         return gp0(cpu);
+    if (type == INVPCID_ADDRESS && !gva_is_canonical(gva))
+        return gp0(cpu);
     cpu->stats.invpcids++;
+    cpu->stats.flushes[FLUSH_INVPCID_ADDRESS + type]++;
     switch (type) {
-    case INVPCID_ADDRESS:
-        if (!gva_is_canonical(gva))
-            return gp0(cpu);
-        mmu_flush_page(cpu, gva);
-        break;
+    case INVPCID_ADDRESS: mmu_flush_page(cpu, gva); break;
     case INVPCID_ALL: mmu_flush_all(cpu); break;
     default: mmu_flush_nonglobal(cpu); break;
     }

@@ -212,14 +212,18 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     case COLD_UNSHARED:
         emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(e, HOST_S1, HOST_S1, cold->guest_off);
-        trans_jump(t, t->mode | BLOCK_UNSHARED, t->cache->exit_unshared);
+        emit_land_at(trans_jump(t, t->mode | BLOCK_UNSHARED), t->cache->exit_unshared, e);
         break;
     case COLD_FAR: emit_far(t, cold->guest_off); break;
     case COLD_RETURN:
         emit_align_site(e, 1);
         trans_link(t, emit_jmp(e), true, cold->guest_off, FLAG_ARITH);
         break;
-    case COLD_DISPATCH: trans_jump(t, t->mode & ~BLOCK_UNSHARED, t->cache->exit_next); break;
+    case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
+    case COLD_NEXT:
+        emit_call_to(e, t->cache->call_next);
+        emit32(e, cold->exit);
+        break;
     case COLD_STALE:
         emit_call_to(e, t->cache->call_stale);
         emit32(e, (uint32_t)(t->block - t->cache->blocks));

@@ -12,7 +12,8 @@ enum trans_cold_kind {
     COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
     COLD_FAR,      /* goes on at guest_off, out of the page */
     COLD_RETURN,   /* where a return to guest_off comes from the return cache */
-    COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already */
+    COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves with exit as COLD_NEXT does */
+    COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have: exit is CODE_EXIT_NEXT's operand */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
 };
 
@@ -195,8 +196,8 @@ void trans_link(struct trans *, uint8_t *site, bool far, int64_t guest_off, uint
 struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
 /* Ends the block: goes on at the address in HOST_S1. */
 void trans_dispatch(struct trans *);
-/* The same through a jump cache, with nothing but the address's own: on with the code that entry has, or out. */
-void trans_jump(struct trans *, uint32_t mode, const uint8_t *out);
+/* The same through a jump cache, with nothing but the address's own: on with the code that entry has. The branch for where it has none. */
+uint8_t *trans_jump(struct trans *, uint32_t mode);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
 /* Leaves for step before the running instruction from a branch that the caller emits next. */

@@ -143,11 +143,30 @@ bool trans_stack(struct trans *t)
 
 /* --- control --- */
 
+static int32_t popped_by_return(const struct trans *t, const struct insn *insn)
+{
+    int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
+
+    return (int32_t)trans_word(t) + extra;
+}
+
+/* CODE_EXIT_NEXT's operand. */
+static uint32_t jump_to_take_back(const struct trans *t)
+{
+    const struct insn *insn = current(t);
+
+    if (insn->mnemonic == ZYDIS_MNEMONIC_RET)
+        return t->off[t->at] | (uint32_t)popped_by_return(t, insn) << CODE_NEXT_POPPED_SHIFT;
+    return t->off[t->at] | (insn->mnemonic == ZYDIS_MNEMONIC_CALL ? CODE_NEXT_CALL : 0);
+}
+
 /* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
 void trans_dispatch(struct trans *t)
 {
     trans_flags_hand_over(t);
-    trans_jump(t, t->mode & ~BLOCK_UNSHARED, t->cache->exit_next);
+    struct trans_cold *cold = trans_cold(t, COLD_NEXT);
+    cold->exit = jump_to_take_back(t);
+    trans_cold_from(cold, trans_jump(t, t->mode & ~BLOCK_UNSHARED));
     t->ended = true;
 }
 
@@ -159,7 +178,7 @@ static void jump_by_entry(struct emit *e, unsigned scale, int32_t disp, uint8_t 
     emit_gs_index(e, OP_GROUP5, 4, HOST_S2, scale, disp + (int32_t)offsetof(struct jump_entry, code));
 }
 
-void trans_jump(struct trans *t, uint32_t mode, const uint8_t *out)
+uint8_t *trans_jump(struct trans *t, uint32_t mode)
 {
     struct emit *e = &t->e;
     uint8_t *otherwise;
@@ -168,7 +187,7 @@ void trans_jump(struct trans *t, uint32_t mode, const uint8_t *out)
     emit_op_reg(e, OP_MOV_LOAD, false, HOST_S2, HOST_S1);
     emit_op_imm32(e, EXT_AND, HOST_S2, (int32_t)((JUMP_ENTRIES - 1) * 2));
     jump_by_entry(e, 8, JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1)), &otherwise);
-    emit_land_at(otherwise, out, e);
+    return otherwise;
 }
 
 /* --- the return cache: entries are 16 bytes, one for each 8 of the stack --- */
@@ -241,9 +260,14 @@ static bool emit_jump(struct trans *t)
     return true;
 }
 
-static void push_return_address(struct trans *t)
+/* keeps: what it overwrites stays in CTX_OVERWRITTEN. */
+static void push_return_address(struct trans *t, bool keeps)
 {
     if (trans_shared(t)) {
+        if (keeps) {
+            emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+            emit_store_ctx(&t->e, HOST_S1, CTX_OVERWRITTEN);
+        }
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(&t->e, HOST_S1, HOST_S1, t->off[t->at + 1]);
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
@@ -253,6 +277,10 @@ static void push_return_address(struct trans *t)
     }
     trans_push_lookup(t);
     emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
+    if (keeps) {
+        emit_op_mem(&t->e, OP_MOV_LOAD, true, HOST_S2, HOST_S1, 0);
+        emit_store_ctx(&t->e, HOST_S2, CTX_OVERWRITTEN);
+    }
     emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
     trans_lea(t, HOST_S2, HOST_S2, t->off[t->at + 1]);
     emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
@@ -268,14 +296,14 @@ static bool emit_call(struct trans *t)
     if (insn->op[0].kind == OPERAND_REL) {
         if (!target_of(t, &off))
             return false;
-        push_return_address(t);
+        push_return_address(t, false);
         trans_goto(t, off);
         return true;
     }
     if (!load_target(t))
         return false;
     emit_store_ctx(&t->e, HOST_S1, CTX_SAVE_RCX); /* trans_dispatch() alone uses that slot, and later */
-    push_return_address(t);
+    push_return_address(t, trans_is_wide(t));
     emit_load_ctx(&t->e, HOST_S1, CTX_SAVE_RCX);
     trans_dispatch(t);
     return true;
@@ -283,18 +311,17 @@ static bool emit_call(struct trans *t)
 
 static bool emit_return(struct trans *t)
 {
-    const struct insn *insn = current(t);
-    int32_t extra = insn->operand_count && insn->op[0].kind == OPERAND_IMM ? (int32_t)(insn->op[0].imm & 0xffff) : 0;
-
     uint8_t *otherwise;
 
     unsigned top = lookup_top(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
     trans_flags_hand_over(t);
     return_index(t, HOST_S2);
-    trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t) + extra);
+    trans_lea(t, HOST_SP, HOST_SP, popped_by_return(t, current(t)));
     jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
-    trans_cold_from(trans_cold(t, COLD_DISPATCH), otherwise);
+    struct trans_cold *cold = trans_cold(t, COLD_DISPATCH);
+    cold->exit = jump_to_take_back(t);
+    trans_cold_from(cold, otherwise);
     t->ended = true;
     return true;
 }

@@ -65,7 +65,7 @@ static bool entry_set(struct soft_cpu *cpu, const struct walk_step *step, unsign
         done = __atomic_compare_exchange_n((uint64_t *)step->hva, &old, want, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     if (done && smc_has_code(cpu->svm, step->gpa))
-        smc_written(cpu->svm, step->gpa, size);
+        smc_written(cpu->svm, step->gpa, size, SMC_GUEST);
     return done;
 }
 
@@ -143,6 +143,7 @@ static int walk_once(struct soft_cpu *cpu, enum paging_mode mode, gva_t gva, uns
     out->shift = paging_shift(mode, level);
     out->gpa = (entry & PTE_ADDR & ~(BIT(out->shift) - 1)) | (gva & (BIT(out->shift) - 1));
     out->dirty = (entry & PTE_D) || (access & MMU_WRITE);
+    out->dirtied = !(entry & PTE_D) && (access & MMU_WRITE);
     out->global = (entry & PTE_G) && (cpu->cr4 & CR4_PGE);
     return SOFT_OK;
 }

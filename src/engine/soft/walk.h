@@ -9,6 +9,7 @@ struct mmu_mapping {
     unsigned shift; /* of the guest's page: 12, 21, 22 or 30 */
     bool writable;  /* at the privilege of the access */
     bool dirty;     /* D is set, by now */
+    bool dirtied;   /* by this walk */
     bool global;
 };
 
