@@ -48,18 +48,11 @@ struct __attribute__((packed, may_alias)) word64 {
     uint64_t v;
 };
 
-/* What other vCPUs and devices do to the same bytes is between guest programs. */
-#ifdef __SANITIZE_THREAD__
-#define OF_THE_GUEST __attribute__((no_sanitize("thread"), noinline))
-#else
-#define OF_THE_GUEST
-#endif
-
 /*
  * memcpy is libc. The usual sizes are one access each, as the guest's other vCPUs expect of an instruction's
  * operand.
  */
-OF_THE_GUEST static void copy(void *to, const void *from, size_t n)
+static void copy(void *to, const void *from, size_t n)
 {
     switch (n) {
     case 1: *(uint8_t *)to = *(const uint8_t *)from; return;
