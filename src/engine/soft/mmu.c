@@ -112,6 +112,15 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 
 /* --- filling --- */
 
+static void tell_of_fill(struct soft_cpu *cpu, gva_t gva, gpa_t gpa)
+{
+    struct trace *trace = &cpu->svm->vm->trace;
+
+    if (trace_is_open(trace))
+        soft_vec_park(cpu);
+    trace_fill(trace, cpu->vcpu->index, gva, gpa);
+}
+
 /*
  * Walks and, where the access may go straight to memory from now on, fills the shadow entry. SOFT_FAULT, or
  * SOFT_OK with the span; *filled says whether the next access of this kind finds its entry.
@@ -147,7 +156,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         .global = m.global,
     };
     shadow_fill(&cpu->mmu->shadow, &fill);
-    DTRACE_PROBE3(umbra, shadow_fill, cpu->vcpu->index, gva, m.gpa);
+    tell_of_fill(cpu, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);
