@@ -1,5 +1,5 @@
 /* Where the other CPUs start: from real mode at AP_PAGE to long mode in C, each on its own stack. */
-#include "long_mode.h"
+#include "long_mode.inc"
 
         .section .rodata
         .globl ap_page, ap_page_end

@@ -1,5 +1,5 @@
 /* Entry of the 64-bit guests: from 32-bit protected mode by multiboot1 or PVH to long mode, with 0-1 GiB identity-mapped. */
-#include "long_mode.h"
+#include "long_mode.inc"
 
         .section .text.start, "ax"
         .code32

@@ -28,29 +28,29 @@ soft_tsan_\name:
         ret
         .endm
 
-        .irp name, SOFT_TSAN_FUNC
+        .irp name, SOFT_TSAN_BORDERS
         begin \name
         call __tsan_\name@PLT
         end
         .endr
 
-/* A report names the place where the access was. */
-        .irp name, SOFT_TSAN_NAMED_PC
+/* A report names the access's place, which is where this returns to. */
+        .irp name, SOFT_TSAN_ACCESSES
         begin \name
         mov rsi, [rsp + FRAME]
         call __tsan_\name\()_pc@PLT
         end
         .endr
 
-        .irp name, SOFT_TSAN_NAMED_PC_RANGE
+        .irp name, SOFT_TSAN_RANGES
         begin \name
         mov rdx, [rsp + FRAME]
         call __tsan_\name\()_pc@PLT
         end
         .endr
 
-/* These cannot be told the place, so that it is given as a function around them. */
-        .irp name, SOFT_TSAN_ATOMIC
+/* These cannot be told the place: it is that of a call around them. */
+        .irp name, SOFT_TSAN_UNALIGNED, SOFT_TSAN_ATOMICS
         begin \name
         mov [rsp + 256], rdi
         mov [rsp + 264], rsi
