@@ -210,8 +210,9 @@ soak_suites = \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \
 	linux "UMBRA=build/umbra $(PYTEST) tests/linux" \
 	lab "UMBRA=build/umbra $(PYTEST) tests/lab" \
-	guest-tsan "$(call guests_of,tsan,step) -k 'several and not litmus'" \
+	guest-tsan "$(call guests_of,tsan,step translate)" \
 	unit-tsan "build/tsan/tests/unit/soft_smp_test" \
+	linux-tsan "UMBRA=build/tsan/umbra UMBRA_TIMEOUT_SCALE=5 $(PYTEST) -m 'not soak' tests/linux" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
