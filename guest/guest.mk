@@ -9,7 +9,7 @@ GUEST_FLAGS := -std=gnu17 -O1 -g0 -ffreestanding -fno-pic -fno-pie -fno-stack-pr
 	-Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
 	-Wimplicit-fallthrough
 GUEST_LD := -nostdlib -static -no-pie -Wl,-T,guest/lib/guest.ld -Wl,--build-id=none -Wl,-z,max-page-size=4096 -Wl,-N,--no-warn-rwx-segments
-GUEST_HEADERS := $(wildcard guest/lib/*.h guest/tests/*.h) guest/guest.mk
+GUEST_HEADERS := $(wildcard guest/lib/*.h guest/lib/*.inc guest/tests/*.h) guest/guest.mk
 
 guest_lib_64 := $(addprefix $(GUEST)/64/lib/,ap_start.o console.o fault.o irq.o paging.o seg.o smp.o test.o header.o start64.o vectors64.o)
 guest_lib_32 := $(addprefix $(GUEST)/32/lib/,console.o fault.o irq.o seg.o test.o header.o start32.o vectors32.o)

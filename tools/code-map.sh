@@ -2,7 +2,7 @@
 # Writes docs/code-map.md, or the file named: every file's first line, which says what it is.
 cd "$(dirname "$0")/.." || exit 1
 # New files that are not yet committed count too; removed ones do not. A .c speaks for its header; a header alone speaks for itself.
-git ls-files --cached --others --exclude-standard 'src/*.c' 'src/*.h' 'src/*.S' 'src/*.asl' 'guest/*.c' 'guest/*.S' \
+git ls-files --cached --others --exclude-standard 'src/*.c' 'src/*.h' 'src/*.S' 'src/*.asl' 'guest/*.c' 'guest/*.S' 'guest/*.inc' \
     'tests/*.c' 'tests/*.h' 'tests/*.py' 'tests/*.sh' 'tests/run' 'tests/gates/run' 'tools/*' |
     LC_ALL=C sort -u | while read -r file; do
     case $file in

@@ -10,7 +10,7 @@ build) packages="gcc libc6-dev make pkg-config libzydis-dev libjansson-dev libzs
 guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils e2fsprogs" ;;
 image) packages="mmdebstrap debian-archive-keyring fakeroot uidmap openssh-client" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
-    busybox-static procps util-linux iproute2 openssh-client fio gdb" ;;
+    busybox-static procps util-linux iproute2 openssh-client fio gdb bpftrace" ;;
 lab) packages="python3 python3-pytest qemu-system-x86" ;;
 bench) packages="gcc libc6-dev python3 qemu-system-x86 util-linux iproute2" ;;
 *)

@@ -1,5 +1,5 @@
 /* Where the other CPUs start: from real mode at AP_PAGE to long mode in C, each on its own stack. */
-#include "seg.h"
+#include "long_mode.inc"
 
         .section .rodata
         .globl ap_page, ap_page_end
@@ -10,8 +10,7 @@ ap_page:                                /* a copy of this lies at AP_PAGE, and C
         mov     %bx, %ds
         lgdtl   ap_gdt_ptr - ap_page
         mov     %cr0, %eax
-        and     $~0x60000000, %eax      /* CD NW */
-        or      $0x21, %eax             /* NE PE */
+        or      $1, %eax                /* PE */
         mov     %eax, %cr0
         ljmpl   $SEL_KCODE32, $ap_start32
         .balign 8
@@ -23,26 +22,7 @@ ap_page_end:
         .text
         .code32
 ap_start32:
-        mov     $SEL_KDATA, %eax
-        mov     %eax, %ss
-        mov     %eax, %ds
-        mov     %eax, %es
-        mov     %eax, %fs
-        mov     %eax, %gs
-        mov     $0x6a0, %eax            /* OSXMMEXCPT OSFXSR PGE PAE */
-        mov     %eax, %cr4
-        mov     $boot_pml4, %eax
-        mov     %eax, %cr3
-        mov     $0xc0000080, %ecx       /* EFER: SCE LME NXE */
-        rdmsr
-        or      $0x901, %eax
-        wrmsr
-        mov     %cr0, %eax
-        or      $0x80010002, %eax       /* PG WP MP */
-        mov     %eax, %cr0
-        ljmp    $SEL_KCODE, $ap_start64
-        .code64
-ap_start64:
+        enter_long_mode cr4=0x680       /* OSXMMEXCPT OSFXSR PGE */
         mov     0xfee00020, %eax        /* local APIC id, in the upper 8 bits */
         shr     $24, %eax
         movzbl  ap_cpu_of_id(%rax), %edi

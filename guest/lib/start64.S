@@ -1,5 +1,5 @@
 /* Entry of the 64-bit guests: from 32-bit protected mode by multiboot1 or PVH to long mode, with 0-1 GiB identity-mapped. */
-#include "seg.h"
+#include "long_mode.inc"
 
         .section .text.start, "ax"
         .code32
@@ -27,30 +27,8 @@ multiboot_start:
         movl    $0xfec00000 + 0x9b, boot_pd3 + 502 * 8 /* PS PCD PWT W P: I/O APIC, local APIC */
         movl    $0xfee00000 + 0x9b, boot_pd3 + 503 * 8
 
-        mov     %cr4, %eax
-        or      $0x20, %eax             /* PAE */
-        mov     %eax, %cr4
-        mov     $boot_pml4, %eax
-        mov     %eax, %cr3
-        mov     $0xc0000080, %ecx       /* EFER: SCE LME NXE */
-        rdmsr
-        or      $0x901, %eax
-        wrmsr
-        mov     %cr0, %eax
-        and     $~0x60000000, %eax      /* CD NW */
-        or      $0x80010023, %eax       /* PG WP NE MP PE */
-        mov     %eax, %cr0
         lgdt    boot_gdt_ptr
-        ljmp    $SEL_KCODE, $start64
-
-        .code64
-start64:
-        mov     $SEL_KDATA, %eax
-        mov     %eax, %ss
-        mov     %eax, %ds
-        mov     %eax, %es
-        mov     %eax, %fs
-        mov     %eax, %gs
+        enter_long_mode
         xor     %ebp, %ebp
         mov     boot_magic, %edi
         mov     boot_info, %esi

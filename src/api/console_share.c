@@ -17,24 +17,28 @@ static void show(struct console_share *share, const uint8_t *data, size_t len)
     }
 }
 
-static size_t serial_out(void *opaque, const uint8_t *data, size_t len)
+/* out: what the VM's own console takes it by; NULL: it drops all. */
+static size_t put(struct console_share *share, size_t (*out)(void *, const uint8_t *, size_t), void *opaque, const uint8_t *data,
+                  size_t len)
 {
-    struct console_share *share = opaque;
-    const struct uart16550_host *host = &share->host.serial;
-    size_t taken = host->out ? host->out(host->opaque, data, len) : len;
+    size_t taken = out ? out(opaque, data, len) : len;
 
     show(share, data, taken);
     return taken;
 }
 
+static size_t serial_out(void *opaque, const uint8_t *data, size_t len)
+{
+    struct console_share *share = opaque;
+
+    return put(share, share->host.serial.out, share->host.serial.opaque, data, len);
+}
+
 static size_t virtio_out(void *opaque, const uint8_t *data, size_t len)
 {
     struct console_share *share = opaque;
-    const struct virtio_console_host *host = &share->host.virtio;
-    size_t taken = host->out ? host->out(host->opaque, data, len) : len;
 
-    show(share, data, taken);
-    return taken;
+    return put(share, share->host.virtio.out, share->host.virtio.opaque, data, len);
 }
 
 /* --- input --- */

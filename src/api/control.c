@@ -12,6 +12,7 @@
 
 #include "api/folder.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #define REST_NS NS_PER_SEC
 
@@ -274,14 +275,17 @@ struct machine_consoles control_consoles(struct control *c, const struct machine
     return console_share_init(&c->share, host);
 }
 
-int control_init(struct control *c, const char *name, struct err *e)
+int control_init(struct control *c, const char *name, bool wanted, struct err *e)
 {
     *c = (struct control){.name = name, .lock = -1, .listener = {.fd = -1, .events = EPOLLIN, .ready = on_connection}};
     c->folder = folder_open(e);
-    if (c->folder < 0)
-        return c->folder;
-    c->lock = folder_claim(c->folder, name, e);
-    return MIN(c->lock, 0);
+    c->lock = c->folder < 0 ? c->folder : folder_claim(c->folder, name, e);
+    if (c->lock >= 0)
+        return 0;
+    if (wanted || c->lock == -EEXIST)
+        return c->lock;
+    log_warn("this VM has no control socket: %s", e->text);
+    return 0;
 }
 
 int control_start(struct control *c, struct machine *machine, struct err *e)
@@ -291,6 +295,8 @@ int control_start(struct control *c, struct machine *machine, struct err *e)
     c->machine = machine;
     console_share_start(&c->share, machine);
     loop_timer_init(machine->vm.loop, &c->rested, on_rested);
+    if (c->lock < 0)
+        return 0;
     c->listener.fd = folder_listen(c->folder, c->name, e);
     if (c->listener.fd < 0)
         return c->listener.fd;

@@ -43,11 +43,12 @@ struct control {
 };
 
 /*
- * control_init() takes the VM's name, which is borrowed: a name that another VM has is an error. control_start() opens the socket when the
- * machine is built, on the thread of its loop; requests are answered while that runs. 0 or -errno with a sentence. control_stop() hangs up, while
- * the loop is still there but does not run; control_fini() gives the name back. Both may follow whatever failed.
+ * control_init() takes the VM's name, which is borrowed: a name that another VM has is an error. Where there can be no folder for it, this is an
+ * error for a name that somebody asked for (wanted); else it is warned of, and the VM has no control socket. control_start() opens the socket when
+ * the machine is built, on the thread of its loop; requests are answered while that runs. 0 or -errno with a sentence. control_stop() hangs up,
+ * while the loop is still there but does not run; control_fini() gives the name back. Both may follow whatever failed.
  */
-int control_init(struct control *, const char *name, struct err *);
+int control_init(struct control *, const char *name, bool wanted, struct err *);
 int control_start(struct control *, struct machine *, struct err *);
 void control_stop(struct control *);
 void control_fini(struct control *);

@@ -73,6 +73,9 @@ static json_t *event_json(const struct trace_event *t)
         return json_pack("{s:I, s:s, s:s, s:I, s:I, s:i}", "ns", ns, "event", name, "device", t->who, "address", address, "data",
                          (json_int_t)t->data, "vector", (int)(t->data & 0xff));
     case TRACE_INJECT: return json_pack("{s:I, s:s, s:i, s:i}", "ns", ns, "event", name, "cpu", t->number, "vector", (int)t->data);
+    case TRACE_FILL:
+        return json_pack("{s:I, s:s, s:i, s:I, s:I}", "ns", ns, "event", name, "cpu", t->number, "address", address, "page",
+                         (json_int_t)t->data << PAGE_SHIFT);
     default: return json_pack("{s:I, s:s, s:i}", "ns", ns, "event", name, "cpu", t->number);
     }
 }

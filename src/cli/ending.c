@@ -5,8 +5,10 @@
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -36,4 +38,22 @@ int ending_now(struct client *client, int process, struct err *e)
     /* Not answered in words, but by hanging up: it was ending already. */
     json_decref(client_call(client, json_pack("{s:s}", "request", "quit"), CLIENT_TIMEOUT_MS, &timed_out, e));
     return ending_wait(process, timed_out ? 0 : CLIENT_TIMEOUT_MS) == 0 ? 0 : kill_process(client, process, e);
+}
+
+int ending_command(const char *vm, ending_way *end, const void *how)
+{
+    struct client client;
+    struct err e;
+    int process, error = client_open(&client, vm, &e);
+
+    if (!error) {
+        process = client_process(&client, &e);
+        error = process < 0 ? process : end(&client, process, how, &e);
+        if (process >= 0)
+            close(process);
+    }
+    client_close(&client);
+    if (error)
+        log_error("%s", e.text);
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -247,7 +247,8 @@ static int run_machine(struct run *r, int *status, struct err *e)
 static int build_and_run(struct run *r)
 {
     struct err e;
-    int status = EXIT_FAILURE, error = control_init(&r->control, r->config.name, &e); /* first: the name may be another VM's */
+    int status = EXIT_FAILURE,
+        error = control_init(&r->control, r->config.name, r->config.name_wanted, &e); /* first: the name may be another's */
 
     if (!error)
         error = machine_init(&r->machine, &r->config, &e);

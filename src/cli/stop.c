@@ -1,8 +1,6 @@
 /* umbra stop: presses the power button, and ends the VM when the guest does not switch itself off. */
 #include <errno.h>
 #include <jansson.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -45,13 +43,19 @@ static int press_and_wait(struct client *client, int process, int timeout_ms, st
                    listens ? "saw its power button, but did not switch off" : "did not listen to its power button", timeout_ms / 1000.0);
 }
 
-static int stop(struct client *client, int process, int timeout_ms, bool force, struct err *e)
+struct patience {
+    int timeout_ms;
+    bool force; /* none */
+};
+
+static int stop(struct client *client, int process, const void *how, struct err *e)
 {
+    const struct patience *patience = how;
     int error;
 
-    if (force)
+    if (patience->force)
         return ending_now(client, process, e);
-    error = press_and_wait(client, process, timeout_ms, e);
+    error = press_and_wait(client, process, patience->timeout_ms, e);
     if (error != -ETIMEDOUT)
         return error;
     log_warn("%s: the VM is ended", e->text);
@@ -60,23 +64,12 @@ static int stop(struct client *client, int process, int timeout_ms, bool force, 
 
 int cli_stop(const struct command_args *args)
 {
-    struct client client;
+    struct patience patience = {.timeout_ms = TIMEOUT_MS, .force = command_given(args, "force")};
     struct err e;
-    int process, error, timeout_ms = TIMEOUT_MS;
 
-    if (command_ms(args, "timeout", &timeout_ms, &e) != 0) {
+    if (command_ms(args, "timeout", &patience.timeout_ms, &e) != 0) {
         log_error("%s", e.text);
         return EXIT_USAGE;
     }
-    error = client_open(&client, args->vm, &e);
-    if (!error) {
-        process = client_process(&client, &e);
-        error = process < 0 ? process : stop(&client, process, timeout_ms, command_given(args, "force"), &e);
-        if (process >= 0)
-            close(process);
-    }
-    client_close(&client);
-    if (error)
-        log_error("%s", e.text);
-    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+    return ending_command(args->vm, stop, &patience);
 }

@@ -66,6 +66,8 @@ static void print_what(const json_t *event)
         printf("interrupt, vector 0x%02" PRIx64 " to 0x%" PRIx64, number(event, "vector"), number(event, "address"));
     else if (is(event, "event", "inject"))
         printf("takes vector 0x%02" PRIx64, number(event, "vector"));
+    else if (is(event, "event", "fill"))
+        printf("fill for 0x%" PRIx64 ", page 0x%" PRIx64, number(event, "address"), number(event, "page"));
     else
         printf("%s", kind);
 }

@@ -73,7 +73,8 @@ struct config_gdb {
 };
 
 struct config {
-    char *name; /* default: "umbra-<pid>" */
+    char *name;       /* default: "umbra-<pid>" */
+    bool name_wanted; /* it was given */
     enum config_engine engine;
     unsigned cpus;
     unsigned sockets, cores, threads; /* whose product is cpus: per machine, per socket, per core */

@@ -28,6 +28,7 @@ static int set_path(char **field, const char *value, struct err *why)
 static int set_name(struct config *c, bool on, const char *value, struct err *why)
 {
     (void)on;
+    c->name_wanted = true;
     return set_string(&c->name, value, why);
 }
 

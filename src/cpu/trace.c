@@ -11,8 +11,8 @@
 #include "base/clock.h"
 
 const char *const trace_kind_names[TRACE_KIND_COUNT] = {
-    [TRACE_ENTRY] = "entry",           [TRACE_EXIT] = "exit",           [TRACE_KICK] = "kick",
-    [TRACE_COMPLETION] = "completion", [TRACE_INTERRUPT] = "interrupt", [TRACE_INJECT] = "inject",
+    [TRACE_ENTRY] = "entry",         [TRACE_EXIT] = "exit",     [TRACE_KICK] = "kick", [TRACE_COMPLETION] = "completion",
+    [TRACE_INTERRUPT] = "interrupt", [TRACE_INJECT] = "inject", [TRACE_FILL] = "fill",
 };
 
 void trace_add(struct trace *t, struct trace_event event, const char *who)

@@ -22,6 +22,7 @@ enum trace_kind {
     TRACE_COMPLETION, /* a device shows the driver what it has done */
     TRACE_INTERRUPT,  /* a message goes to a local APIC */
     TRACE_INJECT,     /* a vCPU takes an interrupt; only engines that see it */
+    TRACE_FILL,       /* a vCPU's shadow page tables get an entry; only engines that have them */
     TRACE_KIND_COUNT,
 };
 
@@ -30,9 +31,9 @@ extern const char *const trace_kind_names[TRACE_KIND_COUNT];
 #define TRACE_WHO_MAX 15 /* characters of a device's name that are kept */
 
 struct trace_event {
-    uint64_t ns; /* CLOCK_MONOTONIC */
-    uint64_t address;
-    uint32_t data;               /* of a message; 1 when a completion comes with an interrupt; the vector that is taken */
+    uint64_t ns;                 /* CLOCK_MONOTONIC */
+    uint64_t address;            /* a port or guest-physical; of a fill guest-linear */
+    uint32_t data;               /* of a message; 1 when a completion comes with an interrupt; the vector that is taken; a fill's page */
     uint16_t number;             /* the vCPU's or the queue's */
     uint8_t kind;                /* enum trace_kind */
     uint8_t reason;              /* enum vm_exit_reason */
@@ -115,4 +116,13 @@ TRACE_POINT void trace_inject(struct trace *t, unsigned vcpu, unsigned vector)
     DTRACE_PROBE2(umbra, inject, vcpu, vector);
     if (trace_is_open(t))
         trace_add(t, (struct trace_event){.kind = TRACE_INJECT, .number = (uint16_t)vcpu, .data = vector}, NULL);
+}
+
+TRACE_POINT void trace_fill(struct trace *t, unsigned vcpu, uint64_t gva, gpa_t gpa)
+{
+    DTRACE_PROBE3(umbra, shadow_fill, vcpu, gva, gpa);
+    if (trace_is_open(t))
+        trace_add(t,
+                  (struct trace_event){.kind = TRACE_FILL, .number = (uint16_t)vcpu, .address = gva, .data = (uint32_t)(gpa >> PAGE_SHIFT)},
+                  NULL);
 }

@@ -8,6 +8,14 @@
 
 #define HUGE_PAGE MIB(2)
 
+/* What vCPUs and devices do to the same bytes of guest memory is between guest programs: no race of ours. */
+#ifdef __SANITIZE_THREAD__
+void AnnotateBenignRaceSized(const char *file, int line, const volatile void *, size_t, const char *what);
+#define RACES_ARE_THE_GUESTS(p, size) AnnotateBenignRaceSized(__FILE__, __LINE__, p, size, "guest memory")
+#else
+#define RACES_ARE_THE_GUESTS(p, size) ((void)0)
+#endif
+
 static int open_shared(struct mem *m, struct err *e)
 {
     m->fd = memfd_create("umbra-memory", MFD_CLOEXEC);
@@ -54,6 +62,7 @@ static int reserve(struct mem *m, struct err *e)
     if (m->fd < 0)
         (void)madvise(p, m->size, MADV_HUGEPAGE);
     (void)madvise(p, m->size, MADV_DONTDUMP);
+    RACES_ARE_THE_GUESTS(p, m->size);
     return 0;
 }
 

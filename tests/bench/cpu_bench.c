@@ -1,36 +1,16 @@
 /* Measures a CPU and its kernel, the same work everywhere: cpu_bench [--touch] [ROW...]; as a guest's init it says so and goes on to /init. */
 #include "cpu_bench.h"
 
-#include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
-#include <time.h>
 #include <unistd.h>
 
-#define NS 1000000000ULL
 #define REPETITIONS 5
 #define ENOUGH_NS (3 * NS / 2) /* no further repetition after so long */
 #define LEFT_BYTES (64UL << 20)
 
 static uint64_t started_ns, spent_ns;
-
-_Noreturn void fail(const char *what)
-{
-    fprintf(stderr, "cpu_bench: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
-}
 
 void row_start(void)
 {
@@ -78,8 +58,7 @@ static void run_rows(const struct row *rows, char **wanted)
     for (const struct row *r = rows; r->name; r++) {
         if (!is_wanted(r->name, wanted))
             continue;
-        printf("row %s|%.3f|ns\n", r->name, (double)measure(r) / (double)r->count);
-        fflush(stdout);
+        print_row(r->name, (double)measure(r) / (double)r->count, 3, "ns");
     }
 }
 

@@ -1,7 +1,7 @@
 /* The rows of cpu_bench: what each does, how often, and what it must come to. */
 #pragma once
 
-#include <stdint.h>
+#include "bench.h"
 
 /*
  * A row's work is fixed, so that every run of it anywhere does the same. run() does all of it and returns a checksum; what it
@@ -18,9 +18,6 @@ extern const struct row rows_compute[], rows_system[]; /* each ends with a row w
 
 void row_start(void);
 void row_stop(void);
-
-/* Ends the program with a sentence about errno. */
-_Noreturn void fail(const char *what);
 
 /* The compiler knows nothing of value from here on, and may not move its computation. */
 #define KEEP(value) __asm__ volatile("" : "+r"(value))

@@ -1,48 +1,28 @@
 /* Measures a disk and a TCP peer from within a guest, and is that peer on the host: io_bench serve | disk | net. */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 
+#include "bench.h"
+
 #define CHUNK (256u << 10) /* of a TCP stream */
 #define LARGE (1u << 20)   /* of a sequential disk access */
 #define SMALL 4096u
-#define NS 1000000000ULL
 #define DEPTH_MAX 16
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "io_bench: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
-}
 
 static void row(const char *name, double value, const char *unit)
 {
-    printf("row %s|%.1f|%s\n", name, value, unit);
-    fflush(stdout);
+    print_row(name, value, 1, unit);
 }
 
 static uint64_t random64(uint64_t *state)

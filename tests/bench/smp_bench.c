@@ -1,9 +1,7 @@
 /* What a second CPU gains: the same work by one thread and by two at a time. Prints a row for each kind of work. */
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+
+#include "bench.h"
 
 #define WORDS 8192 /* 64 KiB a thread: within the first caches */
 #define PASSES 6000
@@ -39,26 +37,18 @@ static void *sharing_work(void *memory)
     return NULL;
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static double run(void *(*work)(void *), unsigned threads)
 {
     pthread_t thread[2];
     static uint64_t memory[2][WORDS];
-    double start = seconds();
+    uint64_t start = now_ns();
 
     for (unsigned i = 0; i < threads; i++)
         if (pthread_create(&thread[i], NULL, work, memory[i]) != 0)
-            exit(1);
+            fail("thread");
     for (unsigned i = 0; i < threads; i++)
         pthread_join(thread[i], NULL);
-    return seconds() - start;
+    return (double)(now_ns() - start);
 }
 
 static void row(const char *name, void *(*work)(void *))
@@ -66,7 +56,7 @@ static void row(const char *name, void *(*work)(void *))
     run(work, 2); /* memory is touched, and both CPUs are awake */
     double one = run(work, 1), two = run(work, 2);
 
-    printf("row %s|%.3f|x\n", name, 2 * one / two);
+    print_row(name, 2 * one / two, 3, "x");
 }
 
 int main(void)

@@ -1,37 +1,18 @@
 /* Measures the start of a VM and the memory of its process: start NAME SECONDS MIB COMMAND... | start NAME COMMAND... */
-#include <errno.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define NS_PER_S 1000000000ULL
+#include "bench.h"
+
 #define NS_PER_MS 1e6
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "start: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
 
 static void sleep_ns(uint64_t ns)
 {
-    struct timespec t = {.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+    struct timespec t = {.tv_sec = (time_t)(ns / NS), .tv_nsec = (long)(ns % NS)};
 
     nanosleep(&t, NULL);
 }
@@ -50,7 +31,6 @@ static pid_t run(char **command, volatile uint64_t *exec_ns)
     *exec_ns = now_ns();
     execvp(command[0], command);
     fail(command[0]);
-    return -1;
 }
 
 /* When the VM first entered the guest: now, less the uptime that it tells. */
@@ -76,7 +56,7 @@ static uint64_t entered_ns(const char *name)
     if (!uptime)
         fail(answer);
     close(fd);
-    return (asked + answered) / 2 - (uint64_t)(strtod(uptime + strlen("\"uptime\":"), NULL) * (double)NS_PER_S);
+    return (asked + answered) / 2 - (uint64_t)(strtod(uptime + strlen("\"uptime\":"), NULL) * (double)NS);
 }
 
 /* Resident KiB but for the one mapping that has the size of the guest's memory. */
@@ -104,6 +84,7 @@ int main(int argc, char **argv)
 {
     volatile uint64_t *exec_ns = mmap(NULL, sizeof(*exec_ns), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     unsigned seconds = argc > 4 ? (unsigned)strtoul(argv[2], NULL, 0) : 0;
+    char name[256];
     pid_t child;
 
     if (argc < 3 || exec_ns == MAP_FAILED)
@@ -111,14 +92,15 @@ int main(int argc, char **argv)
     if (!seconds) { /* a program that ends by itself, to compare with */
         child = run(argv + 2, exec_ns);
         waitpid(child, NULL, 0);
-        printf("row %s|%.2f|ms\n", argv[1], (double)(now_ns() - *exec_ns) / NS_PER_MS);
+        print_row(argv[1], (double)(now_ns() - *exec_ns) / NS_PER_MS, 2, "ms");
         return 0;
     }
     child = run(argv + 4, exec_ns);
-    sleep_ns(seconds * NS_PER_S);
-    printf("row %s: exec to first entry|%.2f|ms\n", argv[1], (double)(entered_ns("start") - *exec_ns) / NS_PER_MS);
-    printf("row %s: resident outside guest memory|%.2f|MiB\n", argv[1],
-           (double)resident_kib(child, strtoul(argv[3], NULL, 0) << 10) / 1024);
+    sleep_ns(seconds * NS);
+    snprintf(name, sizeof(name), "%s: exec to first entry", argv[1]);
+    print_row(name, (double)(entered_ns("start") - *exec_ns) / NS_PER_MS, 2, "ms");
+    snprintf(name, sizeof(name), "%s: resident outside guest memory", argv[1]);
+    print_row(name, (double)resident_kib(child, strtoul(argv[3], NULL, 0) << 10) / 1024, 2, "MiB");
     kill(child, SIGTERM);
     waitpid(child, NULL, 0);
     return 0;

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import guests
-from conftest import BINARY, TIMEOUT
+from conftest import BINARY, TIMEOUT, complaints
 
 ON_A_VM = ["pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat"]
 
@@ -139,7 +139,7 @@ def test_nmi_reaches_a_guest_that_masks_interrupts(umbra, running):
 def test_stop_presses_the_power_button(umbra, running):
     process = running(guests.POWER_BUTTON)
     ok(umbra("stop", "box", "--timeout", "60"))
-    assert (process.wait(TIMEOUT), process.stderr.read()) == (0, b"")
+    assert (process.wait(TIMEOUT), complaints(process.stderr.read().decode())) == (0, "")
 
 
 def test_stop_waits_for_a_guest_that_does_not_listen_yet(umbra, running):
@@ -287,7 +287,7 @@ def test_the_socket_and_its_folder_are_the_users_alone(running, runtime_dir):
 def test_a_folder_that_is_open_to_others_is_refused(umbra, kernel, tmp_path):
     (tmp_path / "umbra").mkdir(mode=0o755)
     env = dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path))
-    for args in (["list"], ["pause", "box"], ["run", "--kernel", kernel(guests.POWER_OFF)]):
+    for args in (["list"], ["pause", "box"], ["run", "--name", "box", "--kernel", kernel(guests.POWER_OFF)]):
         fails(umbra(*args, env=env), str(tmp_path / "umbra"), "chmod 700")
     (tmp_path / "umbra").chmod(0o700)
     ok(umbra("list", env=env))
@@ -305,6 +305,39 @@ def test_a_folder_that_is_a_link_is_refused(umbra, tmp_path):
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "umbra").symlink_to(tmp_path / "real")
     fails(umbra("list", env=dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path))), str(tmp_path / "umbra"))
+
+
+def has_no_control_socket(done, *words):
+    """It ran, with one sentence about that."""
+    assert done.returncode == 0 and done.stdout == "up", done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "control socket" in line]
+    assert len(warnings) == 1 and all(word in warnings[0] for word in ("this VM has no control socket", *words))
+
+
+def test_a_vm_that_nobody_named_runs_where_there_can_be_no_private_folder(umbra, kernel, tmp_path):
+    env = dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path))
+    run = ["run", "--kernel", kernel(guests.say("up") + guests.POWER_OFF)]
+    (tmp_path / "umbra").write_text("a file")
+    has_no_control_socket(umbra(*run, env=env), str(tmp_path / "umbra"), "Not a directory")
+    fails(umbra(*run, "--name", "box", env=env), str(tmp_path / "umbra"), "Not a directory")
+    (tmp_path / "vm.json").write_text('{"name": "box"}')
+    fails(umbra(*run, "--config", str(tmp_path / "vm.json"), env=env), str(tmp_path / "umbra"), "Not a directory")
+    (tmp_path / "umbra").unlink()
+    (tmp_path / "umbra").mkdir(mode=0o755)
+    has_no_control_socket(umbra(*run, env=env), str(tmp_path / "umbra"), "chmod 700")
+    assert not list((tmp_path / "umbra").iterdir())
+
+
+def test_a_vm_that_nobody_named_runs_where_the_folder_is_read_only(kernel, tmp_path):
+    (tmp_path / "umbra").mkdir(mode=0o700)
+    if subprocess.run(["unshare", "-rm", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("this host gives no namespaces for users and mounts")
+    script = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,bind,ro {tmp_path} && exec \"$@\""
+    run = ["unshare", "-rm", "sh", "-c", script, "sh", BINARY, "run", "--kernel", kernel(guests.say("up") + guests.POWER_OFF)]
+    more = {"env": dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path)), "stdin": subprocess.DEVNULL, "capture_output": True, "text": True,
+            "timeout": TIMEOUT, "check": False}
+    has_no_control_socket(subprocess.run(run, **more), "Read-only")
+    fails(subprocess.run([*run, "--name", "box"], **more), "Read-only")
 
 
 @pytest.mark.parametrize("value", [None, "", "relative", "/nonexistent/for/umbra"])

@@ -1,7 +1,8 @@
-"""umbra trace: a time line of exits and entries of a guest that does nothing else, and who may have one."""
+"""umbra trace: a time line of what tiny guests do again and again, and who may have one."""
 import json
 import re
 import signal
+import struct
 import subprocess
 import time
 
@@ -11,6 +12,7 @@ import guests
 from conftest import TIMEOUT
 
 READS_PORT_60 = b"\xe4\x60\xeb\xfc"  # in al, 0x60; jmp back
+FILLS_2M = b"\x31\xc0\x0f\x22\xd8\xa1" + struct.pack("<I", 0x200000) + b"\xeb\xf4"  # xor eax, eax; mov cr3, eax; mov eax, [2 MiB]; jmp back
 
 
 @pytest.fixture
@@ -24,10 +26,10 @@ def runtime(tmp_path, monkeypatch):
 
 @pytest.fixture
 def vm(start, kernel, umbra, runtime):
-    """vm(CODE): a guest of that code, which answers by the name "traced"."""
+    """vm(CODE, SETTING...): a guest of that code, which answers by the name "traced"."""
 
-    def begin(code):
-        process = start("run", "--name", "traced", "--kernel", kernel(code), "--console", "none")
+    def begin(code, *settings):
+        process = start("run", "--name", "traced", "--kernel", kernel(code), "--console", "none", *settings)
         deadline = time.monotonic() + TIMEOUT
         while "traced" not in umbra("list").stdout:
             assert process.poll() is None and time.monotonic() < deadline, "the VM did not start"
@@ -62,6 +64,23 @@ def test_json_has_an_object_for_each_event(vm, umbra):
     ports = [e for e in events if e["event"] == "exit" and e["reason"] == "PIO"]
     assert ports and all(e["address"] == 0x60 and e["cpu"] == 0 for e in ports)
     assert all(a["ns"] <= b["ns"] for a, b in zip(events, events[1:]))
+
+
+@pytest.mark.parametrize("code", [READS_PORT_60, guests.PRINT_FOR_EVER])
+def test_exits_and_entries_take_turns(vm, umbra, code):
+    vm(code)
+    events = [json.loads(line) for line in umbra("trace", "traced", "--events", "2000", "--json").stdout.splitlines()]
+    turns = [e["event"] for e in events if e["event"] in ("exit", "entry")]
+    assert len(turns) > 1000
+    assert all(a != b for a, b in zip(turns, turns[1:]))
+
+
+def test_a_shadow_entry_is_told_with_its_page(vm, umbra):
+    vm(FILLS_2M, "--engine", "soft")
+    events = [json.loads(line) for line in umbra("trace", "traced", "--events", "100", "--json").stdout.splitlines()]
+    assert len(events) == 100
+    assert all((e["event"], e["cpu"], e["address"], e["page"]) == ("fill", 0, 0x200000, 0x200000) for e in events)
+    assert " fill for 0x200000, page 0x200000\n" in umbra("trace", "traced", "--events", "2").stdout
 
 
 def test_it_ends_with_its_time(vm, umbra):

@@ -65,6 +65,7 @@ class Machine:
     programs: tuple = ()  # executables of the host's for L1's /bin, with their libraries
     files: dict = dataclasses.field(default_factory=dict)  # {path in L1: path on the host, or bytes}
     devices: tuple = ()  # more arguments for QEMU
+    umbra: str = UMBRA  # the build that lies in L1
 
 
 @dataclasses.dataclass
@@ -131,7 +132,7 @@ class Run:
         self.log, self.console = self.path("test.log"), self.path("console.log")
         self.limit_s = int(machine.limit_s * SCALE)
         settings = {"NPT": int(machine.npt), "LIMIT_S": self.limit_s, "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
-        initramfs.build(self.path("initramfs"), UMBRA, test, settings, machine.programs, machine.files)
+        initramfs.build(self.path("initramfs"), machine.umbra, test, settings, machine.programs, machine.files)
         with open(self.path("disk"), "wb") as f:
             f.truncate(OUT_BYTES)
         self.process, self.printed = None, 0

@@ -52,3 +52,18 @@ def test_linux_works_with_disk_network_and_console_and_powers_off(lab, npt, cpus
         assert after[vcpu]["MMIO"]["count"] == before[vcpu]["MMIO"]["count"]
     first, last = result.file("mmio.txt").split()
     assert last == first, f"{int(last) - int(first)} MMIO exits for {PACKETS} packets each way"
+    events = [json.loads(line) for line in result.file("trace.json").splitlines()]
+    assert {"exit", "entry"} <= {e["event"] for e in events}
+    for vcpu in range(cpus):
+        turns = [e["event"] for e in events if e["event"] in ("exit", "entry") and e["cpu"] == vcpu]
+        assert all(a != b for a, b in zip(turns, turns[1:]))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("npt", [1, 0])
+def test_linux_works_on_two_cpus_without_a_report_of_thread_sanitizer(lab, npt):
+    path = os.path.join(the_lab.ROOT, "build", "tsan", "umbra")
+    if not os.path.exists(path):
+        pytest.skip(f"{path} is missing: make m=tsan")
+    result = lab("kvm_linux.sh", ["2", str(PACKETS)], npt=npt, cpus=2, memory_mib=4096, limit_s=900, umbra=path)
+    assert "ThreadSanitizer" not in result.file("umbra.txt")

@@ -28,6 +28,10 @@ BOOT_TIMEOUT = 120
 TIMEOUT = 60
 
 
+# Of Umbra's builds with sanitizers.
+REPORT = re.compile(r"(WARNING|ERROR): \w+Sanitizer|: runtime error: ")
+
+
 class GuestError(AssertionError):
     """Something expected did not come; shows what came instead."""
 
@@ -62,14 +66,14 @@ def qemu_devices(disks, nets):
     return line
 
 
-def command_line(kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
+def command_line(binary, kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
     if IS_QEMU:
         line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-chardev", "stdio,id=tty,signal=off",
                 "-serial", "chardev:tty", "-m", memory, "-kernel", kernel, "-append", append]
         line += ["-initrd", initrd] if initrd else []
         line += qemu_devices(disks, nets)
         return line + (["-no-reboot"] if no_reboot else []) + list(extra)
-    line = [BINARY, "run", "--memory", memory, "--kernel", kernel, "--append", append]
+    line = [binary, "run", "--memory", memory, "--kernel", kernel, "--append", append]
     line += ["--initrd", initrd] if initrd else []
     line += [word for disk in disks for word in ("--disk", disk)] + [word for net in nets for word in ("--net", net)]
     return line + (["--no-reboot"] if no_reboot else []) + list(extra)
@@ -79,8 +83,8 @@ class Vm:
     """One guest. A context manager: the process is gone when the block ends, however it ends."""
 
     def __init__(self, kernel=KERNEL, initrd=INITRD, append=APPEND, memory="512M", no_reboot=False, extra=(), env=None,
-                 answers=True, rows=40, columns=120, disks=(), nets=(), prompt=PROMPT, wrapper=()):
-        self.argv = list(wrapper) + command_line(kernel, initrd, append, memory, no_reboot, extra, disks, nets)
+                 answers=True, rows=40, columns=120, disks=(), nets=(), prompt=PROMPT, wrapper=(), binary=BINARY):
+        self.argv = list(wrapper) + command_line(binary, kernel, initrd, append, memory, no_reboot, extra, disks, nets)
         self.shell_prompt = prompt
         self.env = dict(os.environ, **(env or {}))
         self.answers, self.rows, self.columns = answers, rows, columns
@@ -98,11 +102,14 @@ class Vm:
             os.close(slave)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         try:
             self.stop()
+            self.read_rest()
         finally:
             os.close(self.master)
+        if not error and (report := REPORT.search(self.output)):
+            raise GuestError(f"a sanitizer has something to report:\n{self.output[report.start():][:8000]}")
 
     def stop(self):
         """Ends the process that this object started, and nothing else."""
@@ -182,9 +189,13 @@ class Vm:
                 self.fail(f"still running after {timeout * SCALE:.0f} s")
             if not self.read_some(0.2):
                 time.sleep(0.05)
+        self.read_rest()
+        return self.process.returncode
+
+    def read_rest(self):
+        """What an ended process has left to read."""
         while self.read_some(0) and select.select([self.master], [], [], 0)[0]:
             pass
-        return self.process.returncode
 
     def signal(self, number=signal.SIGTERM):
         os.kill(self.process.pid, number)

@@ -53,11 +53,12 @@ static void each_kind_of_event_is_kept_with_what_it_tells(void **state)
     trace_completion(t, "blk0", 1, true);
     trace_interrupt(t, "blk0", 0xfee01000, 0x4031);
     trace_inject(t, 2, 0x31);
+    trace_fill(t, 1, 0xffff888000001234, 0x100001234);
     trace_close(t);
     trace_entry(t, 0);
     e = t->events;
-    assert_int_equal(trace_count(t), 6);
-    for (unsigned i = 0; i < 6; i++) {
+    assert_int_equal(trace_count(t), TRACE_KIND_COUNT);
+    for (unsigned i = 0; i < TRACE_KIND_COUNT; i++) {
         assert_int_equal(e[i].kind, i);
         assert_true(i == 0 || e[i].ns >= e[i - 1].ns);
     }
@@ -72,6 +73,9 @@ static void each_kind_of_event_is_kept_with_what_it_tells(void **state)
     assert_int_equal(e[4].data, 0x4031);
     assert_int_equal(e[5].number, 2);
     assert_int_equal(e[5].data, 0x31);
+    assert_int_equal(e[6].number, 1);
+    assert_int_equal(e[6].address, 0xffff888000001234);
+    assert_int_equal(e[6].data, 0x100001);
 }
 
 static void a_full_window_closes_itself(void **state)

@@ -221,7 +221,8 @@ static inline uint32_t jump_index(uint64_t rip)
     return (uint32_t)(rip / 2 & (JUMP_ENTRIES - 1));
 }
 
-static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t rip)
+/* The tables' reservation is none of ThreadSanitizer's: shadow.c. */
+__attribute__((no_sanitize("thread"))) static inline const void *jump_cache_find(const struct jump_cache *jc, uint64_t rip)
 {
     const struct jump_entry *entry = &jc->entries[jump_index(rip)];
 

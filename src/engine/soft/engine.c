@@ -75,7 +75,6 @@ static int read_mode(struct soft_vm *svm, bool *perf, struct err *e)
     const char *word = getenv("UMBRA_SOFT");
 
     *perf = false;
-    svm->step_only = !MMU_TABLE_IS_WHOLE;
     while (word && *word) {
         int n = (int)strcspn(word, ",");
 

@@ -48,18 +48,11 @@ struct __attribute__((packed, may_alias)) word64 {
     uint64_t v;
 };
 
-/* What other vCPUs and devices do to the same bytes is between guest programs. */
-#ifdef __SANITIZE_THREAD__
-#define OF_THE_GUEST __attribute__((no_sanitize("thread"), noinline))
-#else
-#define OF_THE_GUEST
-#endif
-
 /*
  * memcpy is libc. The usual sizes are one access each, as the guest's other vCPUs expect of an instruction's
  * operand.
  */
-OF_THE_GUEST static void copy(void *to, const void *from, size_t n)
+static void copy(void *to, const void *from, size_t n)
 {
     switch (n) {
     case 1: *(uint8_t *)to = *(const uint8_t *)from; return;
@@ -128,6 +121,15 @@ static enum fill_cause fill_cause(const struct soft_cpu *cpu, const struct shado
     return dirtied ? FILL_DIRTIED : FILL_ALLOWED;
 }
 
+static void tell_of_fill(struct soft_cpu *cpu, gva_t gva, gpa_t gpa)
+{
+    struct trace *trace = &cpu->svm->vm->trace;
+
+    if (trace_is_open(trace))
+        soft_vec_park(cpu);
+    trace_fill(trace, cpu->vcpu->index, gva, gpa);
+}
+
 /*
  * Walks and, where the access may go straight to memory from now on, fills the shadow entry. SOFT_FAULT, or
  * SOFT_OK with the span; *filled says whether the next access of this kind finds its entry.
@@ -164,7 +166,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
     };
     cpu->stats.fills[fill_cause(cpu, &fill, write, m.dirtied)]++;
     shadow_fill(&cpu->mmu->shadow, &fill);
-    DTRACE_PROBE3(umbra, shadow_fill, cpu->vcpu->index, gva, m.gpa);
+    tell_of_fill(cpu, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);

@@ -76,11 +76,7 @@ void mmu_flush_page(struct soft_cpu *, gva_t gva); /* INVLPG */
  * Where translated code finds the tables for a privilege (user = CPL 3): the read table; the write table
  * follows at MMU_TABLE_BYTES, and the supervisor's two follow the user's two. In front of the user's are SHADOW_FRONT zero bytes.
  */
-#ifndef MMU_TABLE_BITS
 #define MMU_TABLE_BITS 36 /* gva bits 12..47 */
-#endif
-/* A build that cannot reserve so much (m=tsan) has fewer: entries are shared then and need tags, which only C looks at, so that it only steps. */
-#define MMU_TABLE_IS_WHOLE (MMU_TABLE_BITS == 36)
 #define MMU_TABLE_ENTRIES BIT(MMU_TABLE_BITS)
 #define MMU_TABLE_BYTES (MMU_TABLE_ENTRIES * 8)
 uint64_t *mmu_table(struct soft_cpu *, bool user); /* table[i] = hva - gva of page i; 0 = invalid */

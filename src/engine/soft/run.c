@@ -419,6 +419,8 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
         enter(cpu, code);
         uint64_t exit = SLOT(cpu, CTX_EXIT);
         int result;
+        /* Links may have led to blocks that other vCPUs made: what those wrote of them before is to be seen. */
+        (void)atomic_load_explicit(&cpu->svm->cache->block_count, memory_order_acquire);
         cpu->stats.code_exits[exit & 0xf]++;
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: return handle_jump(cpu);

@@ -2,7 +2,10 @@
 #include "engine/soft/shadow.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/bug.h"
 #include "engine/soft/mmu.h"
@@ -38,9 +41,23 @@ static inline uint8_t table_bit(bool user, bool write)
     return 1U << (user * 2 + write);
 }
 
+#ifdef SOFT_TSAN
+/*
+ * ThreadSanitizer keeps the addresses that it has no shadow memory for, and what is left has no 2 TiB in one piece. From the largest of its gaps
+ * room for eight vCPUs comes back. Nothing in there is an access that it sees: this file and jump_cache.c are compiled without it.
+ */
+static void open_gap(void)
+{
+    syscall(SYS_munmap, 0x400000000000, 0x550000000000 - 0x400000000000);
+}
+static pthread_once_t gap = PTHREAD_ONCE_INIT;
+#endif
+
+/* By the system call: ThreadSanitizer's mmap() takes no address outside of its own ranges. */
 static void *reserve(size_t bytes, void *at)
 {
-    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0);
+    void *p = (void *)syscall(SYS_mmap, at, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
@@ -56,19 +73,18 @@ static void *reserve(size_t bytes, void *at)
 static void release(void *p, size_t bytes)
 {
     if (p)
-        munmap(p, bytes);
+        syscall(SYS_munmap, p, bytes);
 }
 
 int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 {
     bool ok = true;
 
+#ifdef SOFT_TSAN
+    pthread_once(&gap, open_gap);
+#endif
     *s = (struct soft_shadow){.page_count = page_count, .populated_limit = shadow_populated_limit(page_count)};
     s->front = reserve(FRONT_AND_TABLES, NULL);
-    if (!MMU_TABLE_IS_WHOLE) {
-        s->tag = reserve(4 * MMU_TABLE_BYTES, NULL);
-        ok = s->tag != NULL;
-    }
     if (s->front) {
         s->table[1] = (uint64_t *)(void *)(s->front + SHADOW_FRONT);
         s->table[0] = s->table[1] + 2 * MMU_TABLE_ENTRIES;
@@ -96,7 +112,6 @@ int shadow_init(struct soft_shadow *s, uint64_t page_count, struct err *e)
 void shadow_fini(struct soft_shadow *s)
 {
     release(s->front, FRONT_AND_TABLES);
-    release(s->tag, 4 * MMU_TABLE_BYTES);
     for (unsigned i = 0; i < 2; i++) {
         release(s->list[i].records, SHADOW_RECORDS * sizeof(uint64_t));
         release(s->list[i].heads, MAX(s->page_count, 1) * sizeof(uint64_t));
@@ -109,9 +124,7 @@ void shadow_fini(struct soft_shadow *s)
 
 uint64_t shadow_lookup(const struct soft_shadow *s, gva_t gva, bool user, bool write)
 {
-    uint64_t at = (user * 2 + write) * MMU_TABLE_ENTRIES + entry_index(gva);
-
-    return !s->tag || s->tag[at] == gva >> PAGE_SHIFT ? s->table[user][write * MMU_TABLE_ENTRIES + entry_index(gva)] : 0;
+    return s->table[user][write * MMU_TABLE_ENTRIES + entry_index(gva)];
 }
 
 static void list_forget(struct soft_shadow *s, struct shadow_list *list)
@@ -181,12 +194,6 @@ void shadow_note_miss(struct soft_shadow *s, gva_t gva, bool user, bool write)
     populate(s, &s->regions[entry_index(gva) >> (REGION_SHIFT - PAGE_SHIFT)], table_bit(user, write));
 }
 
-static inline void set_tag(struct soft_shadow *s, const struct shadow_fill *f, bool write)
-{
-    if (s->tag)
-        s->tag[(f->user * 2 + write) * MMU_TABLE_ENTRIES + entry_index(f->gva)] = f->gva >> PAGE_SHIFT;
-}
-
 void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 {
     struct shadow_list *list = &s->list[f->global];
@@ -211,11 +218,9 @@ void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 
     shadow_note_large(s, f->gva, f->shift);
     populate(s, region, table_bit(f->user, false));
-    set_tag(s, f, false);
     entry[0] = addend;
     if (f->write) {
         populate(s, region, table_bit(f->user, true));
-        set_tag(s, f, true);
         entry[MMU_TABLE_ENTRIES] = addend;
     }
 }

@@ -73,7 +73,6 @@ struct shadow_fetches {
 struct soft_shadow {
     uint8_t *front;             /* SHADOW_FRONT bytes; zero. The user's read table follows them */
     uint64_t *table[2];         /* [user]: the read table; the write table follows at MMU_TABLE_BYTES */
-    uint64_t *tag;              /* where the tables are not whole: [user][write][entry], the page that it is for; else NULL */
     uint32_t *fetch[2];         /* [user]: the fetch tables, behind the others */
     struct shadow_list list[2]; /* [global] */
     struct shadow_fetches fetches[2];
