@@ -60,8 +60,8 @@ static unsigned find_on_trail(void)
 
 /*
  * The instruction before which an event that comes up during number `begun` must have been taken: jumps that lead back, and those to anywhere,
- * look whether there is one. The first look may be under way, and a jump back into the block that it leaves is none. count + 1 where it may
- * come too late.
+ * look whether there is one. The first look may be under way, a jump back into the block that it leaves is none, and of a loop's own all but one
+ * in BLOCK_MAX_ROUNDS are none. count + 1 where it may come too late.
  */
 static unsigned latest(unsigned begun, bool nmi)
 {
@@ -70,7 +70,7 @@ static unsigned latest(unsigned begun, bool nmi)
     for (unsigned i = from; i <= t.count; i++) {
         bool back = t.trail[i].at.rip < t.trail[i - 1].at.rip;
         looks += back && (nmi ? !t.trail[i].shadow : t.trail[i].interruptible);
-        if (looks == 3)
+        if (looks == 2 + BLOCK_MAX_ROUNDS)
             return i;
     }
     return t.count + 1;

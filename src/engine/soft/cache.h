@@ -20,7 +20,8 @@
 #define CACHE_COLD (CACHE_BYTES / 2)
 #define CACHE_MAX_LINKS BIT(21)
 #define BLOCK_MAX_BRANCHES 6 /* conditional ones within a block, not at its end */
-#define BLOCK_MAX_LINKS (BLOCK_MAX_BRANCHES + 2)
+#define BLOCK_MAX_ROUNDS 8U  /* of a loop in one block */
+#define BLOCK_MAX_LINKS (BLOCK_MAX_ROUNDS + 2)
 #define CACHE_UNALIGNED_BITS BIT(17)
 #define CACHE_UNALIGNED_PERIOD 256
 

@@ -278,15 +278,14 @@ static const struct block_mark *mark_at(const struct soft_cpu *cpu, const struct
     return NULL;
 }
 
-/* Flags that the instruction at rip finds dead may hold anything when the block stopped there. */
-static uint64_t flags_that_count(const struct soft_cpu *cpu, const struct block *b, enum block_end end)
+/* Flags that count where the block stopped at its instruction number i: those that this finds dead may hold anything. */
+static uint64_t flags_that_count(const struct soft_cpu *cpu, const struct block *b, enum block_end end, unsigned i)
 {
-    const struct block_mark *mark = mark_at(cpu, b);
-    bool inside = mark && mark != &cpu->svm->cache->marks[b->first_mark];
-
     if (end == BLOCK_LINKED)
         return ~(uint64_t)(FLAG_ARITH & ~cpu->lockstep->flags_linked);
-    return inside ? ~(uint64_t)mark->flags_dead : UINT64_MAX;
+    if (end == BLOCK_LEFT && i > 0 && i < b->mark_count)
+        return ~(uint64_t)cpu->svm->cache->marks[b->first_mark + i].flags_dead;
+    return UINT64_MAX;
 }
 
 /* A block that stopped within REP MOVS or REP STOS is between two iterations: t, where the instruction began, is brought there. */
@@ -302,16 +301,30 @@ static void advance_string(const struct soft_cpu *cpu, struct trail *t)
         t->gpr[GPR_RSI] += bytes;
 }
 
-/* The trail's entry for where the block stopped, or count + 1. */
-static unsigned find_on_trail(const struct lockstep *l, uint64_t rip, enum block_end end)
+static bool has_registers_of(const struct soft_cpu *cpu, const struct trail *t)
 {
-    unsigned i = 0;
+    for (unsigned r = 0; r < GPR_COUNT; r++)
+        if (t->gpr[r] != cpu->gpr[r])
+            return false;
+    return true;
+}
 
-    if (end != BLOCK_LEFT && l->trail[l->count].rip == rip)
+/* The trail's entry for where the block stopped, or count + 1. A loop's instructions are there several times, with other registers. */
+static unsigned find_on_trail(const struct soft_cpu *cpu, enum block_end end)
+{
+    const struct lockstep *l = cpu->lockstep;
+    unsigned first = l->count + 1;
+
+    if (end != BLOCK_LEFT && l->trail[l->count].rip == cpu->rip)
         return l->count;
-    while (i <= l->count && l->trail[i].rip != rip)
-        i++;
-    return i;
+    for (unsigned i = 0; i <= l->count; i++) {
+        if (l->trail[i].rip != cpu->rip)
+            continue;
+        if (has_registers_of(cpu, &l->trail[i]))
+            return i;
+        first = MIN(first, i);
+    }
+    return first;
 }
 
 static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end end)
@@ -319,7 +332,7 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
     static const char *const names[GPR_COUNT] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                  "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
     struct lockstep *l = cpu->lockstep;
-    unsigned i = find_on_trail(l, cpu->rip, end);
+    unsigned i = find_on_trail(cpu, end);
 
     if (i > l->count)
         return differ(cpu, "rip", l->trail[l->count].rip, cpu->rip);
@@ -334,7 +347,7 @@ static int compare(struct soft_cpu *cpu, const struct block *b, enum block_end e
     if (t->kernel_gs_base != cpu->kernel_gs_base)
         return differ(cpu, "KERNEL_GS_BASE", t->kernel_gs_base, cpu->kernel_gs_base);
     cpu->interrupt_shadow = t->shadow; /* translated code has none: it does not stop there */
-    uint64_t mask = i == l->count ? flags_that_count(cpu, b, end) : ~(uint64_t)FLAG_ARITH;
+    uint64_t mask = i == l->count ? flags_that_count(cpu, b, end, i) : ~(uint64_t)FLAG_ARITH;
     if ((t->rflags ^ cpu->rflags) & mask)
         return differ(cpu, "rflags", t->rflags, cpu->rflags);
     if (i == 0)

@@ -12,6 +12,8 @@
 #include "engine/soft/smp.h"
 #include "engine/soft/tsc.h"
 
+#define UNROLLED_INSNS (CACHE_BLOCK_INSNS * 3 / 4)
+
 #define ATTENTION_DISP ((int32_t)offsetof(struct soft_cpu, attention) - CTX_BIAS)
 
 static const struct insn *current(const struct trans *t)
@@ -49,25 +51,45 @@ static bool goes_on(const struct insn *insn, unsigned branches)
     return trans_is_conditional(insn) && (int64_t)insn->op[0].imm > 0 && branches < BLOCK_MAX_BRANCHES;
 }
 
+/* A block of nothing but a loop is made of the loop several times, so that its accesses share lookups, and one branch leads back. */
+static void unroll(struct trans *t)
+{
+    unsigned last = t->count - 1;
+
+    if (t->count == 0 || t->count > UNROLLED_INSNS / 2 || block_crosses(t->block) || !trans_is_conditional(&t->insn[last]) ||
+        (int64_t)trans_end(t, last) + (int64_t)t->insn[last].op[0].imm != t->off[0])
+        return;
+    for (unsigned i = 0; i < last; i++)
+        if (t->insn[i].cls != INSN_INNOCUOUS)
+            return;
+    for (unsigned copies = MIN(UNROLLED_INSNS / t->count, BLOCK_MAX_ROUNDS); copies > 1; copies--)
+        for (unsigned i = 0; i <= last; i++) {
+            t->insn[t->count] = t->insn[i];
+            t->off[t->count++] = t->off[i];
+        }
+}
+
 /* A block stays within one page, but for one of a single instruction that runs on into the next. */
 static void decode_block(struct trans *t, const struct code_place *place)
 {
     unsigned off = place->gpa & PAGE_MASK, branches = 0;
 
     t->count = 0;
-    t->off[0] = (uint16_t)off;
     while (t->count < CACHE_BLOCK_INSNS && off < PAGE_SIZE) {
         struct insn *insn = &t->insn[t->count];
         if (decode_at(t, place, off, insn) != 0)
             break;
-        off += insn->len;
         t->block->vectors |= insn->unit != UNIT_GPR;
-        t->off[++t->count] = (uint16_t)off;
+        t->off[t->count++] = (uint16_t)off;
+        off += insn->len;
         if (goes_on(insn, branches))
             branches++;
         else if (ends_block(t, insn))
             break;
     }
+    t->decoded = t->count;
+    unroll(t);
+    t->off[t->count] = (uint16_t)off;
 }
 
 bool trans_runs_on(const struct trans *t, int64_t off)
@@ -387,7 +409,7 @@ static void emit_body(struct trans *t)
     if (t->count == 0)
         trans_step_exit(t); /* nobody knows the next page */
     else
-        trans_goto(t, t->off[t->count]);
+        trans_goto(t, trans_end(t, t->count - 1));
 }
 
 /* Where only links lead to a block, so far, its entry for other jumps is cold. */
@@ -421,9 +443,9 @@ static void keep_source(struct trans *t)
     struct soft_cache *cache = t->cache;
 
     t->block->source = (uint32_t)cache->source_used;
-    t->block->guest_bytes = t->off[t->count] - t->off[0];
-    for (unsigned i = 0; i < t->count; i++)
-        for (unsigned k = 0; k < t->insn[i].len; k++)
+    t->block->guest_bytes = 0;
+    for (unsigned i = 0; i < t->decoded; i++)
+        for (unsigned k = 0; k < t->insn[i].len; k++, t->block->guest_bytes++)
             cache->source[cache->source_used++] = t->insn[i].bytes[k];
 }
 

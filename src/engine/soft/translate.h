@@ -38,10 +38,11 @@ struct trans_cold {
 
 /* Accesses that share a lookup: translate_share.c. */
 struct trans_group {
-    uint8_t base; /* a home */
-    bool write;   /* into the write table, which serves reads too */
-    bool open;    /* more may follow */
-    bool stored;  /* CTX_ADDEND(slot) has the addend for those that find it gone from HOST_S2 */
+    uint8_t base;         /* a guest register with a home */
+    uint8_t index, scale; /* and another one, or REG_NONE */
+    bool write;           /* into the write table, which serves reads too */
+    bool open;            /* more may follow */
+    bool stored;          /* CTX_ADDEND(slot) has the addend for those that find it gone from HOST_S2 */
     uint8_t slot;
     uint8_t leader; /* instruction */
     unsigned followers;
@@ -59,8 +60,8 @@ struct trans {
     const uint8_t *page; /* guest bytes */
 
     struct insn insn[CACHE_BLOCK_INSNS];
-    uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
-    uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
+    uint16_t off[CACHE_BLOCK_INSNS];  /* guest offsets in the page */
+    uint16_t live[CACHE_BLOCK_INSNS]; /* arithmetic flags that must survive up to the instruction's own commit */
     struct trans_group group[CACHE_BLOCK_INSNS];
     uint8_t member_of[CACHE_BLOCK_INSNS]; /* an instruction's group, or TRANS_NO_GROUP */
     /* The guest register whose value HOST_S1 or HOST_S2 has, or REG_NONE. Not for an instruction that may leave and begin once more. */
@@ -68,6 +69,7 @@ struct trans {
     bool tracked;      /* held[] was kept up to date by what has just been emitted */
     uint8_t addend_of; /* the group whose addend is in HOST_S2 here, or TRANS_NO_GROUP */
     unsigned count;
+    unsigned decoded; /* instructions of it that are not a loop's once more */
 
     unsigned at;         /* the instruction being emitted */
     uint8_t *insn_start; /* its first host byte */
@@ -93,6 +95,18 @@ struct code_place {
  * only step comes on. Parks the vectors where it has to translate, and may go outside then: nothing between two instructions but rip counts.
  */
 struct block *translate_find(struct soft_cpu *, const struct code_place *, uint32_t mode);
+
+/* The guest offset behind an instruction. */
+static inline unsigned trans_end(const struct trans *t, unsigned i)
+{
+    return t->off[i] + t->insn[i].len;
+}
+
+/* Whether the block goes on where a branch leads, and not behind it: a loop's, which is there several times. */
+static inline bool trans_goes_round(const struct trans *t, unsigned i)
+{
+    return i + 1 < t->count && t->off[i + 1] != trans_end(t, i);
+}
 
 /* --- 32-bit code (BLOCK_CODE32): addresses are 32 bits, computed anew for every access, since a register's upper half may hold anything --- */
 

@@ -69,10 +69,10 @@ static uint16_t wanted_at(const struct trans *t, int64_t off)
     return wanted | open;
 }
 
-/* Those wanted where a branch to a known place of the page is taken. */
+/* Those wanted where a branch to a known place of the page leads out of the block. */
 static uint16_t wanted_there(const struct trans *t, unsigned i)
 {
-    return wanted_at(t, t->off[i + 1] + (int64_t)t->insn[i].op[0].imm);
+    return wanted_at(t, trans_end(t, i) + (trans_goes_round(t, i) ? 0 : (int64_t)t->insn[i].op[0].imm));
 }
 
 static bool is_relative(const struct insn *insn)
@@ -84,7 +84,7 @@ static bool is_relative(const struct insn *insn)
 static uint16_t wanted_by_successor(const struct trans *t)
 {
     const struct insn *last = &t->insn[t->count - 1];
-    int64_t next = t->off[t->count];
+    int64_t next = trans_end(t, t->count - 1);
 
     if (trans_is_conditional(last))
         return wanted_at(t, next);

@@ -214,7 +214,7 @@ static void remember_return(struct trans *t, unsigned value, unsigned scratch)
     return_index(t, scratch);
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
     struct trans_cold *cold = trans_cold(t, COLD_RETURN);
-    cold->guest_off = t->off[t->at + 1];
+    cold->guest_off = trans_end(t, t->at);
     trans_cold_from(cold, emit_lea_rip(e, value));
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, code));
 }
@@ -222,7 +222,7 @@ static void remember_return(struct trans *t, unsigned value, unsigned scratch)
 /* Guest offset of a relative branch's target, from the page's start; false when it is out of a LEA's reach. */
 static bool target_of(const struct trans *t, int64_t *off)
 {
-    *off = (int64_t)t->off[t->at + 1] + (int64_t)current(t)->op[0].imm;
+    *off = (int64_t)trans_end(t, t->at) + (int64_t)current(t)->op[0].imm;
     return *off >= INT32_MIN && *off <= INT32_MAX;
 }
 
@@ -269,7 +269,7 @@ static void push_return_address(struct trans *t, bool keeps)
             emit_store_ctx(&t->e, HOST_S1, CTX_OVERWRITTEN);
         }
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-        emit_lea(&t->e, HOST_S1, HOST_S1, t->off[t->at + 1]);
+        emit_lea(&t->e, HOST_S1, HOST_S1, trans_end(t, t->at));
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
         remember_return(t, HOST_S1, HOST_S2);
@@ -282,7 +282,7 @@ static void push_return_address(struct trans *t, bool keeps)
         emit_store_ctx(&t->e, HOST_S2, CTX_OVERWRITTEN);
     }
     emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
-    trans_lea(t, HOST_S2, HOST_S2, t->off[t->at + 1]);
+    trans_lea(t, HOST_S2, HOST_S2, trans_end(t, t->at));
     emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
     remember_return(t, HOST_S2, HOST_S1);
@@ -334,25 +334,34 @@ bool trans_is_conditional(const struct insn *insn)
            insn->opsize * 8 >= MIN(insn->mode_bits, 32);
 }
 
-/* The block goes on behind it, unless it is the last. */
+/* Out of the block, to a guest offset from this page's start, where the condition holds. */
+static void leave_by(struct trans *t, unsigned cc, int64_t off)
+{
+    if (trans_is_linked(t, off)) {
+        emit_align_site(&t->e, 2);
+        trans_link(t, emit_jcc(&t->e, cc), false, off, t->wanted_there[t->at]);
+    } else {
+        struct trans_cold *cold = trans_cold(t, COLD_FAR);
+        cold->guest_off = (int32_t)off;
+        trans_cold_from(cold, emit_jcc(&t->e, cc));
+    }
+}
+
+/* The block goes on behind it, or where it leads, unless it is the last. */
 static bool emit_conditional(struct trans *t)
 {
-    const struct insn *insn = current(t);
+    unsigned cc = current(t)->opcode & 0xf;
     int64_t off;
 
     if (!target_of(t, &off))
         return false;
     trans_flags_use(t);
-    if (trans_is_linked(t, off)) {
-        emit_align_site(&t->e, 2);
-        trans_link(t, emit_jcc(&t->e, insn->opcode & 0xf), false, off, t->wanted_there[t->at]);
-    } else {
-        struct trans_cold *cold = trans_cold(t, COLD_FAR);
-        cold->guest_off = (int32_t)off;
-        trans_cold_from(cold, emit_jcc(&t->e, insn->opcode & 0xf));
-    }
+    if (trans_goes_round(t, t->at))
+        leave_by(t, cc ^ 1, trans_end(t, t->at));
+    else
+        leave_by(t, cc, off);
     if (t->at + 1 == t->count)
-        trans_goto(t, t->off[t->at + 1]);
+        trans_goto(t, trans_end(t, t->at));
     t->tracked = true;
     return true;
 }

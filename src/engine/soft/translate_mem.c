@@ -91,7 +91,7 @@ static void effective_address(struct trans *t, unsigned dst, const struct insn *
 
 static bool rip_address(struct trans *t, unsigned dst, const struct insn *insn)
 {
-    int64_t off = (int64_t)t->off[t->at + 1] + insn->mem.disp;
+    int64_t off = (int64_t)trans_end(t, t->at) + insn->mem.disp;
 
     if (!fits_disp(off) || insn->addrsize != 8)
         return false;
@@ -311,6 +311,11 @@ static bool with_shared_memory(struct trans *t, const struct insn *insn, const s
     struct insn_rewrite rw;
 
     trans_shared(t);
+    if (insn->mem.index != REG_NONE) {
+        emit_op_sib(&t->e, OP_LEA, true, HOST_S1, base, trans_home(insn->mem.index), insn->mem.scale, 0);
+        t->held[0] = REG_NONE;
+        base = HOST_S1;
+    }
     start_map(&rw);
     rw.mem_base = (uint8_t)base;
     rw.mem_index = HOST_S2;

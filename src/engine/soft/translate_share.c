@@ -18,9 +18,9 @@
 
 #define SPAN_MAX 128 /* bytes: the longer, the more often does a page end within */
 
-/* A memory access at a register and a constant. */
+/* A memory access at a register, another one times a scale, or REG_NONE, and a constant. */
 struct access {
-    unsigned base;
+    unsigned base, index, scale;
     int32_t disp;
     unsigned size;
     bool write;
@@ -40,8 +40,18 @@ static bool stack_access(const struct insn *insn, struct access *a)
 
     if (insn->has_mem || !(call || ret || push || pop))
         return false;
-    *a = (struct access){.base = GPR_RSP, .disp = push || call ? -8 : 0, .size = 8, .write = push || call};
+    *a = (struct access){.base = GPR_RSP, .index = REG_NONE, .disp = push || call ? -8 : 0, .size = 8, .write = push || call};
     return true;
+}
+
+static unsigned homeless_operands(const struct insn *insn)
+{
+    const uint8_t gprs[] = {insn->reg.gpr, insn->rm.gpr, insn->vvvv.gpr, insn->opc.gpr};
+    unsigned homeless = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(gprs); i++)
+        homeless += gprs[i] != REG_NONE && trans_home(gprs[i]) == REG_NONE;
+    return homeless;
 }
 
 static bool access_of(const struct insn *insn, struct access *a)
@@ -51,28 +61,31 @@ static bool access_of(const struct insn *insn, struct access *a)
     if (insn->cls != INSN_INNOCUOUS)
         return stack_access(insn, a);
     if (!insn->has_mem || insn->nop || insn->mem_size == 0 || insn->mem_size > 64 || insn->masked_mem || insn->high_byte ||
-        insn->addrsize != 8 || m->base == REG_NONE || m->index != REG_NONE || m->vsib || m->rip_relative || m->seg == SEG_FS ||
-        m->seg == SEG_GS || trans_home(m->base) == REG_NONE || m->disp < -SPAN_MAX * 256 || m->disp > SPAN_MAX * 256)
+        insn->addrsize != 8 || m->base == REG_NONE || m->vsib || m->rip_relative || m->seg == SEG_FS || m->seg == SEG_GS ||
+        trans_home(m->base) == REG_NONE || m->disp < -SPAN_MAX * 256 || m->disp > SPAN_MAX * 256)
         return false;
-    *a = (struct access){.base = m->base, .disp = (int32_t)m->disp, .size = insn->mem_size, .write = insn->mem_written};
+    /* With an index the address takes HOST_S1. */
+    if (m->index != REG_NONE && (trans_home(m->index) == REG_NONE || homeless_operands(insn) > 0))
+        return false;
+    *a = (struct access){.base = m->base,
+                         .index = m->index,
+                         .scale = m->scale,
+                         .disp = (int32_t)m->disp,
+                         .size = insn->mem_size,
+                         .write = insn->mem_written};
     return true;
 }
 
 /* Whether HOST_S2 survives the instruction, which makes no access of its own. */
 static bool spares_addend(const struct insn *insn)
 {
-    const uint8_t gprs[] = {insn->reg.gpr, insn->rm.gpr, insn->vvvv.gpr, insn->opc.gpr};
-    unsigned homeless = 0;
-
     if (insn->cls != INSN_INNOCUOUS)
         return trans_is_conditional(insn);
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
         return insn->mem.index == REG_NONE || trans_home(insn->mem.index) != REG_NONE;
     if (insn->has_mem && !insn->nop)
         return false;
-    for (unsigned i = 0; i < ARRAY_SIZE(gprs); i++)
-        homeless += gprs[i] != REG_NONE && trans_home(gprs[i]) == REG_NONE;
-    return homeless <= 1;
+    return homeless_operands(insn) <= 1;
 }
 
 /* Whether the register's value behind the instruction is known from the one before: *delta is what comes on top. */
@@ -87,6 +100,11 @@ static bool keeps_base(const struct insn *insn, unsigned base, int32_t *delta)
     }
     if (!(insn->gprs_written & BIT(base)))
         return true;
+    bool increments = insn->mnemonic == ZYDIS_MNEMONIC_INC, decrements = insn->mnemonic == ZYDIS_MNEMONIC_DEC;
+    if ((increments || decrements) && is_gpr(&insn->op[0], base)) {
+        *delta = increments ? 1 : -1;
+        return true;
+    }
     bool adds = insn->mnemonic == ZYDIS_MNEMONIC_ADD, subtracts = insn->mnemonic == ZYDIS_MNEMONIC_SUB;
     if ((adds || subtracts) && is_gpr(&insn->op[0], base) && insn->op[1].kind == OPERAND_IMM) {
         int64_t imm = (int64_t)insn->op[1].imm;
@@ -104,11 +122,11 @@ static void move_bases(struct trans *t, unsigned count, const struct insn *insn)
 {
     for (unsigned g = 0; g < count; g++) {
         struct trans_group *group = &t->group[g];
-        int32_t delta;
+        int32_t delta, index_delta = 0;
         if (!group->open)
             continue;
-        group->open = keeps_base(insn, group->base, &delta);
-        group->at += delta;
+        group->open = keeps_base(insn, group->base, &delta) && (group->index == REG_NONE || keeps_base(insn, group->index, &index_delta));
+        group->at += delta + (int64_t)index_delta * group->scale;
     }
 }
 
@@ -117,7 +135,8 @@ static bool joins(struct trans_group *group, const struct access *a)
 {
     int64_t lo = MIN(group->lo, group->at + a->disp), hi = MAX(group->hi, group->at + a->disp + (int64_t)a->size);
 
-    if (!group->open || group->base != a->base || (a->write && !group->write) || hi - lo > SPAN_MAX)
+    if (!group->open || group->base != a->base || group->index != a->index || (a->index != REG_NONE && group->scale != a->scale) ||
+        (a->write && !group->write) || hi - lo > SPAN_MAX)
         return false;
     group->lo = lo;
     group->hi = hi;
@@ -151,6 +170,8 @@ static uint8_t find_group(struct trans *t, unsigned *count, unsigned i, const st
     if (slot == REG_NONE)
         return TRANS_NO_GROUP;
     t->group[*count] = (struct trans_group){.base = (uint8_t)a->base,
+                                            .index = (uint8_t)a->index,
+                                            .scale = (uint8_t)a->scale,
                                             .write = a->write,
                                             .open = true,
                                             .slot = (uint8_t)slot,
@@ -204,7 +225,10 @@ static void find_addend(struct trans *t, const struct trans_group *group)
     struct emit *e = &t->e;
 
     trans_flags_keep(t);
-    emit_lea(e, HOST_S1, trans_home(group->base), (int32_t)group->lo);
+    if (group->index == REG_NONE)
+        emit_lea(e, HOST_S1, trans_home(group->base), (int32_t)group->lo);
+    else
+        emit_op_sib(e, OP_LEA, true, HOST_S1, trans_home(group->base), trans_home(group->index), group->scale, (int32_t)group->lo);
     emit_test_crossing(e, HOST_S1, (unsigned)(group->hi - group->lo), HOST_S2);
     trans_cold_from(trans_cold(t, COLD_UNSHARED), emit_jcc(e, CC_NZ));
     trans_lookup_entry(t, HOST_S1, 1, group->write);
