@@ -62,14 +62,9 @@ static void emit_common(struct soft_cache *cache)
     emit32(&e, (uint32_t)(target >> 32));
     cache->exit_next = emit_not_found(cache, &e, CODE_EXIT_NEXT);
     cache->exit_unshared = emit_not_found(cache, &e, CODE_EXIT_UNSHARED);
-    cache->call_miss[0] = emit_called(cache, &e, CODE_EXIT_MISS, false);
-    cache->call_miss[1] = emit_called(cache, &e, CODE_EXIT_MISS, true);
-    cache->call_unaligned[0] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, false);
-    cache->call_unaligned[1] = emit_called(cache, &e, CODE_EXIT_UNALIGNED, true);
-    cache->call_next = emit_called(cache, &e, CODE_EXIT_NEXT, true);
-    cache->call_link = emit_called(cache, &e, CODE_EXIT_LINK, false);
-    cache->call_far_link = emit_called(cache, &e, CODE_EXIT_LINK, true);
-    cache->call_stale = emit_called(cache, &e, CODE_EXIT_STALE, true);
+    for (unsigned exit = 0; exit < CODE_EXIT_COUNT; exit++)
+        for (unsigned flags_saved = 0; flags_saved < 2; flags_saved++)
+            cache->call[exit][flags_saved] = emit_called(cache, &e, exit, flags_saved);
     cache->common = ALIGN_UP((size_t)(e.rw - cache->mem.rw), 64);
 }
 

@@ -19,7 +19,7 @@
 #define BLOCK_MAX_CODE KIB(16) /* host bytes of one block, and of its cold part, with room to spare */
 #define CACHE_COLD (CACHE_BYTES / 2)
 #define CACHE_MAX_LINKS BIT(21)
-#define BLOCK_MAX_BRANCHES 6 /* conditional ones within a block, not at its end */
+#define BLOCK_MAX_BRANCHES 3 /* conditional ones within a block, not at its end */
 #define BLOCK_MAX_ROUNDS 8U  /* of a loop in one block */
 #define BLOCK_MAX_LINKS (BLOCK_MAX_ROUNDS + 2)
 #define CACHE_UNALIGNED_BITS BIT(17)
@@ -90,6 +90,20 @@ struct block {
     uint8_t *check;
 };
 
+/* Why translated code was left. A call of common code tells, and behind it stands the operand, in words of 32 bits. */
+enum code_exit {
+    CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache; operand: enum code_next */
+    CODE_EXIT_LINK,      /* the number of a link that leads nowhere yet; of a far one, rip is in CTX_TEMP */
+    CODE_EXIT_MISS,      /* struct cache_miss: a memory access found no shadow entry */
+    CODE_EXIT_STEP,      /* guest offset of an instruction that is not translated */
+    CODE_EXIT_ATTENTION, /* guest offset where somebody wants this vCPU */
+    CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
+    CODE_EXIT_INSN,      /* guest offset of an instruction that is C's, and its number among the sites */
+    CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
+    CODE_EXIT_STALE,     /* rip is in CTX_TEMP: the number of a block that does not know itself mapped there */
+    CODE_EXIT_COUNT,
+};
+
 /*
  * One for all vCPUs. It changes under code_lock (smp.h); cache_find() and cache_block_at() need no lock, for a block is complete before it is
  * found, and stays what it was until a flush, for which all vCPUs are outside. A dropped block's code may be running still: nothing of it
@@ -113,9 +127,9 @@ struct soft_cache {
     size_t used, cold_used; /* bytes of mem, and of those from CACHE_COLD on */
     size_t source_used;     /* bytes of source */
     size_t common;          /* bytes at the start of mem that stay: exits */
-    /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS; call: its operand follows the call. */
+    /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS. */
     uint8_t *exit, *exit_next, *exit_unshared;
-    uint8_t *call_miss[2], *call_unaligned[2], *call_next, *call_link, *call_far_link, *call_stale;
+    uint8_t *call[CODE_EXIT_COUNT][2];
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 
@@ -128,10 +142,19 @@ struct cache_miss {
     uint8_t write : 1;
 } __attribute__((packed));
 
+struct cache_operand {
+    uint32_t word[2];
+} __attribute__((packed));
+
 /* What followed the call that led to the exit. */
 static inline const void *cache_operand(const struct soft_cpu *cpu)
 {
     return (const void *)(uintptr_t)cpu->slot[(CTX_RESUME - CTX_SLOT(0)) / 8];
+}
+
+static inline uint32_t cache_operand_word(const struct soft_cpu *cpu, unsigned n)
+{
+    return ((const struct cache_operand *)cache_operand(cpu))->word[n];
 }
 
 /* The address that a lookup found nothing for. */
@@ -166,6 +189,11 @@ bool cache_page_differs(struct soft_vm *, gpa_t page, const uint8_t *hva);
 
 /* Whether accesses of the instruction at gpa are often not aligned, as those are of which cache_note_unaligned() was told. */
 bool cache_is_unaligned(const struct soft_cache *, gpa_t gpa);
+/* Whether the lookup that left found nothing, or, for once, counted down to an end. */
+static inline bool cache_is_unaligned_miss(const struct soft_cpu *cpu)
+{
+    return (int32_t)cpu->slot[(CTX_UNALIGNED - CTX_SLOT(0)) / 8] < 0;
+}
 /* The instruction of a lookup makes such an access: its block is dropped. */
 void cache_note_unaligned(struct soft_vm *, const struct cache_miss *);
 
@@ -229,21 +257,6 @@ __attribute__((no_sanitize("thread"))) static inline const void *jump_cache_find
 
     return entry->tag == rip ? (const void *)(uintptr_t)entry->code : NULL;
 }
-
-/* Why translated code was left; the low bits of CTX_EXIT, the operand above them. */
-enum code_exit {
-    CODE_EXIT_NEXT,      /* rip is in CTX_TEMP and not in the jump cache: uint32_t operand, enum code_next, unless rip is 0 */
-    CODE_EXIT_LINK,      /* uint32_t operand: the number of a link that leads nowhere yet; of a far one, rip is in CTX_TEMP */
-    CODE_EXIT_MISS,      /* struct cache_miss operand: a memory access found no shadow entry */
-    CODE_EXIT_STEP,      /* this instruction is not translated: guest offset << 12 */
-    CODE_EXIT_ATTENTION, /* at a block's start: guest offset << 12 */
-    CODE_EXIT_FAULT,     /* a signal at cpu->host_fault.pc */
-    CODE_EXIT_INSN,      /* this instruction is C's: guest offset << 12; its number among the sites in the upper half */
-    CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
-    CODE_EXIT_STALE,     /* rip is in CTX_TEMP: uint32_t operand, the number of a block that does not know itself mapped there */
-    CODE_EXIT_UNALIGNED, /* struct cache_miss operand: one in many accesses that were thought to be aligned, and are not */
-    CODE_EXIT_COUNT,
-};
 
 /*
  * A jump to an address that is not canonical faults itself, and nothing of it has happened (SDM vol. 2 CALL, JMP, RET). Translated code finds

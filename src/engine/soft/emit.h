@@ -371,6 +371,28 @@ static inline void emit_call_to(struct emit *e, const uint8_t *target)
     emit32(e, (uint32_t)(target - (e->rw + 4)));
 }
 
+/* sub dword [ctx + disp], 1 */
+static inline void emit_count_down(struct emit *e, int32_t disp)
+{
+    emit8(e, 0x83);
+    emit_modrm_disp(e, EXT_SUB, HOST_CTX, disp);
+    emit8(e, 1);
+}
+
+/* jcc rel8 with the target still open; returns where its rel8 stands. */
+static inline uint8_t *emit_short_jcc(struct emit *e, unsigned cc)
+{
+    emit8(e, (uint8_t)(0x70 | cc));
+    emit8(e, 0);
+    return e->rw - 1;
+}
+
+static inline void emit_land_short(struct emit *e, uint8_t *rel8)
+{
+    if (!e->overflow)
+        *rel8 = (uint8_t)(e->rw - (rel8 + 1));
+}
+
 /* pop [ctx + disp], where a call has just pushed. */
 static inline void emit_pop_ctx(struct emit *e, int32_t disp)
 {

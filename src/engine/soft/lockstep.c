@@ -237,22 +237,19 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
         switch_to_code(cpu, code);
         uint64_t exit = SLOT(cpu, CTX_EXIT);
         const struct cache_miss *miss = cache_operand(cpu);
-        uint64_t here = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
         switch ((enum code_exit)(exit & 0xf)) {
         case CODE_EXIT_NEXT: cpu->rip = SLOT(cpu, CTX_TEMP); return BLOCK_ENDED;
         case CODE_EXIT_UNSHARED: cpu->rip = SLOT(cpu, CTX_TEMP); return BLOCK_LEFT;
-        case CODE_EXIT_LINK: return by_link(cpu, &cpu->svm->cache->links[*(const uint32_t *)cache_operand(cpu)]);
+        case CODE_EXIT_LINK: return by_link(cpu, &cpu->svm->cache->links[cache_operand_word(cpu, 0)]);
         case CODE_EXIT_ATTENTION:
         case CODE_EXIT_STEP:
-        case CODE_EXIT_INSN: cpu->rip = here; return BLOCK_LEFT;
+        case CODE_EXIT_INSN: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cache_operand_word(cpu, 0); return BLOCK_LEFT;
         case CODE_EXIT_MISS:
+            if (cache_is_unaligned_miss(cpu))
+                SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
             cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
             if (!fill(cpu, miss))
                 return BLOCK_LEFT;
-            code = (const uint8_t *)miss + miss->restart;
-            continue;
-        case CODE_EXIT_UNALIGNED:
-            SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
             code = (const uint8_t *)miss + miss->restart;
             continue;
         default: return BLOCK_FAULT;

@@ -240,7 +240,7 @@ static bool is_one_page(gpa_t a, gpa_t b)
 static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
-    struct block_link *link = &cache->links[*(const uint32_t *)cache_operand(cpu)];
+    struct block_link *link = &cache->links[cache_operand_word(cpu, 0)];
     const struct block *from = &cache->blocks[link->from];
     uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
     struct block *to;
@@ -260,7 +260,7 @@ static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
 static struct block *resolve_stale(struct soft_cpu *cpu, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
-    struct block *led_to = &cache->blocks[*(const uint32_t *)cache_operand(cpu)];
+    struct block *led_to = &cache->blocks[cache_operand_word(cpu, 0)];
     uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
     struct block *b;
 
@@ -283,41 +283,41 @@ static int step_at(struct soft_cpu *cpu, uint64_t guest_off)
     return soft_step(cpu);
 }
 
+/* The block of an access that is not aligned, as many before, will be made anew. False where its code is gone for good. */
+static bool note_unaligned(struct soft_cpu *cpu, const struct cache_miss *miss)
+{
+    struct soft_cache *cache = cpu->svm->cache;
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
+
+    SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
+    cpu->stats.misses_unaligned++;
+    smp_lock(cpu);
+    bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
+    if (there)
+        cache_note_unaligned(cpu->svm, miss);
+    smp_unlock(cpu);
+    return there;
+}
+
 /* A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. */
 static int handle_miss(struct soft_cpu *cpu, const void **code)
 {
-    const struct cache_miss *miss = cache_operand(cpu);
-    gva_t gva = cache_miss_gva(cpu, miss);
-    bool crosses = ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) != 0;
+    const struct cache_miss *at = cache_operand(cpu);
+    struct cache_miss miss = *at;
+    gva_t gva = cache_miss_gva(cpu, &miss);
+    bool crosses = ((gva ^ (gva + miss.size - 1)) & ~PAGE_MASK) != 0;
     uint32_t changes = mmu_changes(cpu);
 
+    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss.guest_off;
+    if (cache_is_unaligned_miss(cpu) && !note_unaligned(cpu, at))
+        return SOFT_OK;
     cpu->stats.misses_crossing += crosses;
-    if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) != SOFT_OK)
-        return step_at(cpu, miss->guest_off);
-    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
+    if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss.write ? MMU_WRITE : MMU_READ) != SOFT_OK)
+        return soft_step(cpu);
     if (mmu_changes(cpu) != changes)
         return SOFT_OK; /* the block may rely on what is no more */
-    *code = (const uint8_t *)miss + miss->restart;
+    *code = (const uint8_t *)at + miss.restart;
     return SOFT_SLOW; /* once more */
-}
-
-/* The instruction's block will be made anew; this once, on with the old one, where it is still good: else NULL, and on at rip. */
-static const void *handle_unaligned(struct soft_cpu *cpu)
-{
-    struct soft_cache *cache = cpu->svm->cache;
-    const struct cache_miss *miss = cache_operand(cpu);
-    const void *code = (const uint8_t *)miss + miss->restart;
-    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed), changes = mmu_changes(cpu);
-
-    SLOT(cpu, CTX_UNALIGNED) = CACHE_UNALIGNED_PERIOD;
-    cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss->guest_off;
-    smp_lock(cpu);
-    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation)
-        cache_note_unaligned(cpu->svm, miss);
-    else
-        code = NULL;
-    smp_unlock(cpu);
-    return mmu_changes(cpu) == changes ? code : NULL;
 }
 
 /* --- CTX_SAVE_FLAGS --- */
@@ -358,7 +358,7 @@ static int handle_jump(struct soft_cpu *cpu)
     cpu->rip = SLOT(cpu, CTX_TEMP);
     if (gva_is_canonical(cpu->rip))
         return SOFT_OK;
-    uint32_t jump = *(const uint32_t *)cache_operand(cpu);
+    uint32_t jump = cache_operand_word(cpu, 0);
     if (jump & CODE_NEXT_CALL) {
         if (mmu_write(cpu, cpu->gpr[GPR_RSP], &SLOT(cpu, CTX_OVERWRITTEN), 8, MMU_WRITE) != SOFT_OK)
             BUG_ON(true); /* it has just been written */
@@ -417,18 +417,18 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
     for (;;) {
         cpu->stats.block_entries++;
         enter(cpu, code);
-        uint64_t exit = SLOT(cpu, CTX_EXIT);
+        enum code_exit exit = (enum code_exit)SLOT(cpu, CTX_EXIT);
         int result;
         /* Links may have led to blocks that other vCPUs made: what those wrote of them before is to be seen. */
         (void)atomic_load_explicit(&cpu->svm->cache->block_count, memory_order_acquire);
-        cpu->stats.code_exits[exit & 0xf]++;
-        switch ((enum code_exit)(exit & 0xf)) {
+        cpu->stats.code_exits[exit]++;
+        switch (exit) {
         case CODE_EXIT_NEXT: return handle_jump(cpu);
         case CODE_EXIT_INSN:
-            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12);
-            return soft_step_insn(cpu, &cpu->svm->cache->sites[exit >> 32]);
-        case CODE_EXIT_STEP: return step_at(cpu, (uint32_t)exit >> 12);
-        case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + ((uint32_t)exit >> 12); return SOFT_OK;
+            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cache_operand_word(cpu, 0);
+            return soft_step_insn(cpu, &cpu->svm->cache->sites[cache_operand_word(cpu, 1)]);
+        case CODE_EXIT_STEP: return step_at(cpu, cache_operand_word(cpu, 0));
+        case CODE_EXIT_ATTENTION: cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cache_operand_word(cpu, 0); return SOFT_OK;
         case CODE_EXIT_FAULT: return handle_fault(cpu);
         case CODE_EXIT_LINK:
             code = go_on(cpu, resolve_link(cpu, mode));
@@ -453,11 +453,6 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
             result = handle_miss(cpu, &code);
             if (result != SOFT_SLOW)
                 return result;
-            continue;
-        case CODE_EXIT_UNALIGNED:
-            code = handle_unaligned(cpu);
-            if (!code)
-                return SOFT_OK;
             continue;
         default: BUG_ON(true);
         }

@@ -72,12 +72,12 @@ enum flush_cause {
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t code_exits[10]; /* from translated code, by enum code_exit */
+    uint64_t code_exits[9]; /* from translated code, by enum code_exit */
     uint64_t fills[FILL_CAUSES];
     uint64_t flushes[FLUSH_CAUSES]; /* by cause: as many as all, nonglobal and page together */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
     /* What translated code missed: served by a fill, the guest's own fault, a device, a page that may not be written here, a page's end. */
-    uint64_t misses_filled, misses_faulted, misses_device, misses_protected, misses_crossing;
+    uint64_t misses_filled, misses_faulted, misses_device, misses_protected, misses_crossing, misses_unaligned;
     uint64_t exceptions[32], interrupts, nmis, software_interrupts;
     uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cr3_writes, cr4_writes, invpcids, cpuids, hlts;
     uint64_t run_ticks, translate_ticks; /* host TSC, on the way outside of sleep, and within the translator */

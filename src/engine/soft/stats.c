@@ -30,12 +30,12 @@ static const struct {
     {"exits_fault", COUNTER(code_exits[CODE_EXIT_FAULT])},
     {"exits_unshared", COUNTER(code_exits[CODE_EXIT_UNSHARED])},
     {"exits_stale", COUNTER(code_exits[CODE_EXIT_STALE])},
-    {"exits_unaligned", COUNTER(code_exits[CODE_EXIT_UNALIGNED])},
     {"misses_filled", COUNTER(misses_filled)},
     {"misses_faulted", COUNTER(misses_faulted)},
     {"misses_device", COUNTER(misses_device)},
     {"misses_protected", COUNTER(misses_protected)},
     {"misses_crossing", COUNTER(misses_crossing)},
+    {"misses_unaligned", COUNTER(misses_unaligned)},
     {"blocks_translated", COUNTER(blocks_translated)},
     {"guest_bytes_translated", COUNTER(bytes_translated)},
     {"page_walks", COUNTER(page_walks)},
@@ -125,6 +125,7 @@ static void report_memory(const struct soft_vm *svm, struct stats_out *out)
     out->number(out, "engine", "code_links_cut", cache->links_cut);
     out->number(out, "engine", "code_cache_flushes", cache->generation);
     out->number(out, "engine", "code_cache_bytes", cache->used);
+    out->number(out, "engine", "code_cache_bytes_cold", cache->cold_used);
 }
 
 /* Where the vCPUs' time went that they did not sleep. Entering and leaving code is measured only together with instructions. */

@@ -104,10 +104,11 @@ bool trans_runs_on(const struct trans *t, int64_t off)
 
 /* --- exits and cold code --- */
 
-static void emit_exit(struct trans *t, uint32_t exit)
+/* Leaves: what the exit wants to know stands behind the call. */
+static void emit_exit(struct trans *t, enum code_exit exit, uint32_t operand)
 {
-    emit_store_ctx_imm32(&t->e, CTX_EXIT, exit);
-    emit_land_at(emit_jmp(&t->e), t->cache->exit, &t->e);
+    emit_call_to(&t->e, t->cache->call[exit][t->flags_saved]);
+    emit32(&t->e, operand);
 }
 
 /* A block ends with it, so there is one site a block. */
@@ -116,12 +117,11 @@ void trans_step_exit(struct trans *t)
     struct soft_cache *cache = t->cache;
     bool known = t->at < t->count && current(t)->exec;
 
-    trans_flags_use(t);
+    emit_exit(t, known ? CODE_EXIT_INSN : CODE_EXIT_STEP, t->off[t->at]);
     if (known) {
         cache->sites[cache->site_count] = *current(t);
-        emit_store_ctx_imm32(&t->e, CTX_EXIT + 4, cache->site_count++);
+        emit32(&t->e, cache->site_count++);
     }
-    emit_exit(t, (known ? CODE_EXIT_INSN : CODE_EXIT_STEP) | (uint32_t)t->off[t->at] << 12);
     t->ended = true;
 }
 
@@ -142,7 +142,7 @@ struct trans_cold *trans_cold_step(struct trans *t)
 {
     struct trans_cold *cold = trans_cold(t, COLD_EXIT);
 
-    cold->exit = CODE_EXIT_STEP | (uint32_t)t->off[t->at] << 12;
+    cold->exit = CODE_EXIT_STEP;
     return cold;
 }
 
@@ -186,8 +186,7 @@ void trans_goto(struct trans *t, int64_t guest_off)
     t->ended = true;
 }
 
-/* Calls a common piece, which leaves; flags have been saved, or not. */
-static void emit_call_miss(struct trans *t, const struct trans_cold *cold, uint8_t *const call[2])
+static void emit_miss(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
     struct cache_miss miss = {.guest_off = (uint16_t)cold->guest_off,
@@ -195,25 +194,22 @@ static void emit_call_miss(struct trans *t, const struct trans_cold *cold, uint8
                               .gva_reg = (uint8_t)(cold->gva_reg & 0xf),
                               .write = cold->write};
 
-    emit_call_to(e, call[cold->flags_saved]);
+    emit_call_to(e, t->cache->call[CODE_EXIT_MISS][cold->flags_saved]);
     miss.restart = (int32_t)(cold->restart - e->rw);
     emit_bytes(e, (const uint8_t *)&miss, sizeof(miss));
 }
 
-/* Most that are not aligned cross nothing either, and go on. */
+/* Most that are not aligned cross nothing either, and go on. One in many leaves as if it had found nothing. */
 static void emit_unaligned(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
 
     emit_land(e, cold->unaligned);
-    emit_ctx_imm32(e, EXT_SUB, CTX_UNALIGNED, 1);
-    uint8_t *often = emit_jcc(e, CC_B);
+    emit_count_down(e, CTX_UNALIGNED);
+    uint8_t *often = emit_short_jcc(e, CC_B);
     emit_test_crossing(e, cold->gva_reg, cold->size, HOST_S2);
     emit_land_at(emit_jcc(e, CC_Z), cold->aligned, e);
-    uint8_t *missed = emit_jmp(e);
-    emit_land(e, often);
-    emit_call_miss(t, cold, t->cache->call_unaligned);
-    emit_land(e, missed);
+    emit_land_short(e, often);
 }
 
 static void emit_cold(struct trans *t, const struct trans_cold *cold)
@@ -226,29 +222,19 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
         emit_land(e, cold->sites[i]);
     t->flags_saved = cold->flags_saved;
     switch (cold->kind) {
-    case COLD_MISS: emit_call_miss(t, cold, t->cache->call_miss); break;
-    case COLD_EXIT:
-        trans_flags_use(t);
-        emit_exit(t, cold->exit);
-        break;
+    case COLD_MISS: emit_miss(t, cold); break;
+    case COLD_EXIT: emit_exit(t, cold->exit, (uint32_t)cold->guest_off); break;
     case COLD_UNSHARED:
         emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(e, HOST_S1, HOST_S1, cold->guest_off);
         emit_land_at(trans_jump(t, t->mode | BLOCK_UNSHARED), t->cache->exit_unshared, e);
         break;
     case COLD_FAR: emit_far(t, cold->guest_off); break;
-    case COLD_RETURN:
-        emit_align_site(e, 1);
-        trans_link(t, emit_jmp(e), true, cold->guest_off, FLAG_ARITH);
-        break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
-    case COLD_NEXT:
-        emit_call_to(e, t->cache->call_next);
-        emit32(e, cold->exit);
-        break;
+    case COLD_NEXT: emit_exit(t, CODE_EXIT_NEXT, cold->jump); break;
     case COLD_STALE:
-        emit_call_to(e, t->cache->call_stale);
-        emit32(e, (uint32_t)(t->block - t->cache->blocks));
+        t->flags_saved = true;
+        emit_exit(t, CODE_EXIT_STALE, (uint32_t)(t->block - t->cache->blocks));
         break;
     }
 }
@@ -259,8 +245,8 @@ static void emit_link_exits(struct trans *t)
         struct block_link *link = &t->cache->links[t->block->first_link + n];
         link->unlinked = t->e.rw;
         emit_land(&t->e, link->site);
-        emit_call_to(&t->e, link->far ? t->cache->call_far_link : t->cache->call_link);
-        emit32(&t->e, t->block->first_link + n);
+        t->flags_saved = link->far;
+        emit_exit(t, CODE_EXIT_LINK, t->block->first_link + n);
     }
 }
 
@@ -274,7 +260,7 @@ static void emit_poll(struct trans *t)
     struct emit *e = &t->e;
     struct trans_cold *cold = trans_cold(t, COLD_EXIT);
 
-    cold->exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[0] << 12;
+    cold->exit = CODE_EXIT_ATTENTION;
     if (t->count && t->live[0] == 0) {
         emit_cmp_ctx_zero(e, ATTENTION_DISP);
         trans_cold_from(cold, emit_jcc(e, CC_NZ));

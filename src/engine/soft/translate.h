@@ -11,7 +11,6 @@ enum trans_cold_kind {
     COLD_EXIT,     /* leaves for what exit says */
     COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
     COLD_FAR,      /* goes on at guest_off, out of the page */
-    COLD_RETURN,   /* where a return to guest_off comes from the return cache */
     COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves with exit as COLD_NEXT does */
     COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have: exit is CODE_EXIT_NEXT's operand */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
@@ -24,7 +23,8 @@ struct trans_cold {
     unsigned site_count;
     bool flags_saved; /* as in struct trans */
     int32_t guest_off;
-    uint32_t exit; /* CTX_EXIT's value */
+    enum code_exit exit;
+    uint32_t jump; /* of COLD_NEXT: CODE_EXIT_NEXT's operand */
     /* Of a miss: */
     unsigned gva_reg; /* holds the address */
     unsigned size;    /* bytes of the access */

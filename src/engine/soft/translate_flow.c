@@ -165,7 +165,7 @@ void trans_dispatch(struct trans *t)
 {
     trans_flags_hand_over(t);
     struct trans_cold *cold = trans_cold(t, COLD_NEXT);
-    cold->exit = jump_to_take_back(t);
+    cold->jump = jump_to_take_back(t);
     trans_cold_from(cold, trans_jump(t, t->mode & ~BLOCK_UNSHARED));
     t->ended = true;
 }
@@ -213,9 +213,8 @@ static void remember_return(struct trans *t, unsigned value, unsigned scratch)
     t->flags_saved = true;
     return_index(t, scratch);
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
-    struct trans_cold *cold = trans_cold(t, COLD_RETURN);
-    cold->guest_off = trans_end(t, t->at);
-    trans_cold_from(cold, emit_lea_rip(e, value));
+    emit_align_site(e, 3);
+    trans_link(t, emit_lea_rip(e, value), true, trans_end(t, t->at), FLAG_ARITH);
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, code));
 }
 
@@ -320,7 +319,7 @@ static bool emit_return(struct trans *t)
     trans_lea(t, HOST_SP, HOST_SP, popped_by_return(t, current(t)));
     jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
     struct trans_cold *cold = trans_cold(t, COLD_DISPATCH);
-    cold->exit = jump_to_take_back(t);
+    cold->jump = jump_to_take_back(t);
     trans_cold_from(cold, otherwise);
     t->ended = true;
     return true;

@@ -67,7 +67,7 @@ static void leave_for_attention(struct trans *t)
 {
     struct trans_cold *cold = trans_cold_step(t);
 
-    cold->exit = CODE_EXIT_ATTENTION | (uint32_t)t->off[t->at] << 12;
+    cold->exit = CODE_EXIT_ATTENTION;
     emit_cmp_ctx_zero(&t->e, CTX_OF(attention));
     leave_if(&t->e, cold, CC_NZ);
 }
