@@ -66,7 +66,7 @@ def qemu_devices(disks, nets):
     return line
 
 
-def command_line(binary, kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
+def command_line(binary or BINARY, kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
     if IS_QEMU:
         line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-chardev", "stdio,id=tty,signal=off",
                 "-serial", "chardev:tty", "-m", memory, "-kernel", kernel, "-append", append]
@@ -83,8 +83,8 @@ class Vm:
     """One guest. A context manager: the process is gone when the block ends, however it ends."""
 
     def __init__(self, kernel=KERNEL, initrd=INITRD, append=APPEND, memory="512M", no_reboot=False, extra=(), env=None,
-                 answers=True, rows=40, columns=120, disks=(), nets=(), prompt=PROMPT, wrapper=(), binary=BINARY):
-        self.argv = list(wrapper) + command_line(binary, kernel, initrd, append, memory, no_reboot, extra, disks, nets)
+                 answers=True, rows=40, columns=120, disks=(), nets=(), prompt=PROMPT, wrapper=(), binary=None):
+        self.argv = list(wrapper) + command_line(binary or BINARY, kernel, initrd, append, memory, no_reboot, extra, disks, nets)
         self.shell_prompt = prompt
         self.env = dict(os.environ, **(env or {}))
         self.answers, self.rows, self.columns = answers, rows, columns
