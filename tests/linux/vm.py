@@ -66,7 +66,7 @@ def qemu_devices(disks, nets):
     return line
 
 
-def command_line(binary or BINARY, kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
+def command_line(binary, kernel, initrd, append, memory, no_reboot, extra, disks=(), nets=()):
     if IS_QEMU:
         line = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-display", "none", "-monitor", "none", "-chardev", "stdio,id=tty,signal=off",
                 "-serial", "chardev:tty", "-m", memory, "-kernel", kernel, "-append", append]
