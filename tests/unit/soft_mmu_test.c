@@ -146,34 +146,31 @@ static void fetches_are_cached_until_a_flush(void **state)
     struct fixture *f = *state;
     const uint8_t *hva;
     uint64_t walks;
-    bool global;
     gpa_t gpa;
 
     start_long(f);
     map_long(f, 0x1000, DATA, PTE_P);
     map_long(f, 0x2000, DATA, PTE_P | PTE_G);
     for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(mmu_fetch(&f->cpu, 0x1010, &gpa, &hva, &global), SOFT_OK);
+        assert_int_equal(mmu_fetch(&f->cpu, 0x1010, &gpa, &hva), SOFT_OK);
         assert_int_equal(gpa, DATA + 0x10);
         assert_ptr_equal(hva, ram(f, DATA + 0x10));
-        assert_false(global);
-        assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva, &global), SOFT_OK);
-        assert_true(global);
+        assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva), SOFT_OK);
     }
     assert_int_equal(f->cpu.stats.page_walks, 2);
     mmu_flush_nonglobal(&f->cpu);
-    assert_int_equal(mmu_fetch(&f->cpu, 0x1010, &gpa, &hva, &global), SOFT_OK);
-    assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva, &global), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x1010, &gpa, &hva), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva), SOFT_OK);
     assert_int_equal(f->cpu.stats.page_walks, 3);
     mmu_flush_page(&f->cpu, 0x2000);
-    mmu_fetch(&f->cpu, 0x2010, &gpa, &hva, &global);
+    mmu_fetch(&f->cpu, 0x2010, &gpa, &hva);
     assert_int_equal(f->cpu.stats.page_walks, 4);
     mmu_flush_all(&f->cpu);
-    mmu_fetch(&f->cpu, 0x2010, &gpa, &hva, &global);
+    mmu_fetch(&f->cpu, 0x2010, &gpa, &hva);
     assert_int_equal(f->cpu.stats.page_walks, 5);
     f->cpu.cpl = 3;
     walks = f->cpu.stats.page_walks;
-    assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva, &global), SOFT_FAULT);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x2010, &gpa, &hva), SOFT_FAULT);
     assert_int_equal(f->cpu.exc.error, PF_PRESENT | PF_USER | PF_FETCH);
     assert_int_equal(f->cpu.stats.page_walks, walks + 1);
 }
@@ -182,15 +179,14 @@ static void invlpg_of_a_large_page_empties_the_fetch_cache(void **state)
 {
     struct fixture *f = *state;
     const uint8_t *hva;
-    bool global;
     gpa_t gpa;
 
     start_long(f);
     build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), PTE_P | PTE_W, PTE_P | PTE_W);
-    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva, &global), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva), SOFT_OK);
     build(f, PAGING_4LEVEL, 2, 0x400000, MIB(6), PTE_P | PTE_W, PTE_P | PTE_W);
     mmu_flush_page(&f->cpu, 0x400000);
-    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva, &global), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva), SOFT_OK);
     assert_int_equal(gpa, MIB(6) + 0x7000);
 }
 
@@ -198,11 +194,10 @@ static void code_outside_memory_has_no_host_address(void **state)
 {
     struct fixture *f = *state;
     const uint8_t *hva;
-    bool global;
     gpa_t gpa;
 
     set_mode(f, PAGING_NONE);
-    assert_int_equal(mmu_fetch(&f->cpu, HOLE_GPA + 5, &gpa, &hva, &global), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, HOLE_GPA + 5, &gpa, &hva), SOFT_OK);
     assert_int_equal(gpa, HOLE_GPA + 5);
     assert_null(hva);
 }

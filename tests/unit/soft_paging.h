@@ -66,32 +66,11 @@ void cache_drop_page(struct soft_vm *svm, gpa_t page)
     seen.dropped[seen.drop_count++ % 64] = page;
 }
 
-void cache_forget_dropped(struct soft_cpu *cpu)
-{
-    (void)cpu;
-}
-
 void lockstep_note(struct soft_cpu *cpu, uint8_t *hva, unsigned n)
 {
     (void)cpu;
     (void)hva;
     (void)n;
-}
-
-void jump_flush_all(struct soft_cpu *cpu)
-{
-    (void)cpu;
-}
-
-void jump_flush_nonglobal(struct soft_cpu *cpu)
-{
-    (void)cpu;
-}
-
-void jump_flush_page(struct soft_cpu *cpu, gva_t gva)
-{
-    (void)cpu;
-    (void)gva;
 }
 
 uint64_t vcpu_mmio_read(struct vcpu *vcpu, gpa_t gpa, unsigned size)
@@ -260,4 +239,22 @@ static inline void start_long(struct fixture *f)
 static inline uint64_t table_entry(struct fixture *f, bool user, bool write, gva_t gva)
 {
     return mmu_table(&f->cpu, user)[(write ? MMU_TABLE_ENTRIES : 0) + (gva >> 12 & (BIT(36) - 1))];
+}
+
+/* What jumps of translated code look at: the number of the page that may be executed at gva, and 1. */
+static inline uint32_t fetch_table_entry(struct fixture *f, bool user, gva_t gva)
+{
+    const uint32_t *tables = (const uint32_t *)(const void *)mmu_table(&f->cpu, true);
+
+    return tables[mmu_fetch_distance(&f->cpu, user) + (gva >> 12 & (BIT(36) - 1))];
+}
+
+/* As the run loop does for a block at gva. */
+static inline void allow_fetch(struct fixture *f, gva_t gva)
+{
+    const uint8_t *hva;
+    gpa_t gpa;
+
+    assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
+    mmu_allow_fetch(&f->cpu, gva);
 }

@@ -292,6 +292,249 @@ static void a_full_list_is_flushed_and_still_revocable(void **state)
             fail_msg("page %u can be written", i);
 }
 
+/* --- fetch tables --- */
+
+static void code_may_be_jumped_to_where_it_was_asked_for(void **state)
+{
+    const gva_t gva = 0xffff888000001000ULL, other = gva + MIB(16); /* where the fetch cache has room for one of the two */
+    struct fixture *f = *state;
+    const uint8_t *hva;
+    gpa_t gpa;
+
+    start_long(f);
+    map_long(f, gva, DATA, PTE_P | PTE_W | PTE_U);
+    mmu_allow_fetch(&f->cpu, gva); /* nobody has found what is there */
+    assert_int_equal(fetch_table_entry(f, false, gva), 0);
+    assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
+    assert_int_equal(fetch_table_entry(f, false, gva), 0);
+    mmu_allow_fetch(&f->cpu, gva + 0x123);
+    assert_int_equal(fetch_table_entry(f, false, gva), DATA / PAGE_SIZE + 1);
+    assert_int_equal(fetch_table_entry(f, true, gva), 0);
+    assert_int_equal(table_entry(f, false, false, gva), 0); /* it may not be read for that */
+    f->cpu.cpl = 3;
+    mmu_allow_fetch(&f->cpu, gva); /* it was the supervisor who found it */
+    assert_int_equal(fetch_table_entry(f, true, gva), 0);
+    allow_fetch(f, gva);
+    assert_int_equal(fetch_table_entry(f, true, gva), DATA / PAGE_SIZE + 1);
+
+    map_long(f, other, DATA + 0x1000, PTE_P | PTE_W | PTE_U);
+    assert_int_equal(mmu_fetch(&f->cpu, other, &gpa, &hva), SOFT_OK);
+    assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
+    mmu_allow_fetch(&f->cpu, other);
+    assert_int_equal(fetch_table_entry(f, true, other), 0);
+
+    map_long(f, 0x1000, ROM_GPA, PTE_P | PTE_W | PTE_U);
+    allow_fetch(f, 0x1000);
+    assert_int_equal(fetch_table_entry(f, true, 0x1000), RAM_SIZE / PAGE_SIZE + 1);
+}
+
+static void flushes_forbid_fetches(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    map_long(f, 0x1000, DATA, PTE_P | PTE_U | PTE_G);
+    map_long(f, 0x2000, DATA, PTE_P | PTE_U);
+    for (unsigned user = 0; user < 2; user++) {
+        f->cpu.cpl = user ? 3 : 0;
+        for (gva_t gva = 0x1000; gva <= 0x2000; gva += 0x1000) {
+            allow_fetch(f, gva);
+            assert_int_equal(fetch_table_entry(f, user, gva), DATA / PAGE_SIZE + 1);
+        }
+    }
+    mmu_flush_nonglobal(&f->cpu);
+    for (unsigned user = 0; user < 2; user++) {
+        assert_int_not_equal(fetch_table_entry(f, user, 0x1000), 0);
+        assert_int_equal(fetch_table_entry(f, user, 0x2000), 0);
+    }
+    mmu_allow_fetch(&f->cpu, 0x2000); /* what was found before a flush does not count */
+    assert_int_equal(fetch_table_entry(f, true, 0x2000), 0);
+    mmu_flush_all(&f->cpu);
+    for (unsigned user = 0; user < 2; user++)
+        assert_int_equal(fetch_table_entry(f, user, 0x1000), 0);
+}
+
+static void invlpg_forbids_fetches_of_the_page(void **state)
+{
+    struct fixture *f = *state;
+
+    start_long(f);
+    for (unsigned i = 1; i <= 3; i++)
+        map_long(f, i * 0x1000, DATA + i * 0x1000, PTE_P | PTE_U | (i == 2 ? PTE_G : 0));
+    for (unsigned user = 0; user < 2; user++) {
+        f->cpu.cpl = user ? 3 : 0;
+        for (unsigned i = 1; i <= 3; i++)
+            allow_fetch(f, i * 0x1000);
+    }
+    mmu_flush_page(&f->cpu, 0x2fff);
+    for (unsigned user = 0; user < 2; user++)
+        for (unsigned i = 1; i <= 3; i++)
+            assert_int_equal(fetch_table_entry(f, user, i * 0x1000), i == 2 ? 0 : DATA / PAGE_SIZE + i + 1);
+    map_long(f, 0x2000, DATA + 0x8000, PTE_P | PTE_U);
+    allow_fetch(f, 0x2000);
+    assert_int_equal(fetch_table_entry(f, true, 0x2000), DATA / PAGE_SIZE + 9);
+    mmu_flush_nonglobal(&f->cpu); /* it is global no more */
+    assert_int_equal(fetch_table_entry(f, true, 0x2000), 0);
+}
+
+/* Nothing has read or written there: fetches alone tell that the pages are large. */
+static void invlpg_forbids_fetches_of_the_whole_large_page(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t all = PTE_P | PTE_W;
+
+    start_long(f);
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), all, all);
+    entry_put(f, PAGING_4LEVEL, 2, 0xa00000, MIB(10) | all | PTE_PS);
+    allow_fetch(f, 0x400000);
+    allow_fetch(f, 0x5ff000);
+    allow_fetch(f, 0xa00000);
+    assert_int_equal(fetch_table_entry(f, false, 0x5ff000), 0x5ff + 1);
+    mmu_flush_page(&f->cpu, 0x401000);
+    assert_int_equal(fetch_table_entry(f, false, 0x400000), 0);
+    assert_int_equal(fetch_table_entry(f, false, 0x5ff000), 0);
+    assert_int_not_equal(fetch_table_entry(f, false, 0xa00000), 0);
+
+    build(f, PAGING_4LEVEL, 3, 0x40000000, 0, all, all | PTE_G);
+    allow_fetch(f, 0x40000000);
+    allow_fetch(f, 0x40800000);
+    mmu_flush_page(&f->cpu, 0x40001000);
+    assert_int_equal(fetch_table_entry(f, false, 0x40000000), 0);
+    assert_int_equal(fetch_table_entry(f, false, 0x40800000), 0);
+
+    mmu_flush_all(&f->cpu);
+    set_mode(f, PAGING_32);
+    build(f, PAGING_32, 2, 0x800000, MIB(8), all, all);
+    allow_fetch(f, 0x800000);
+    allow_fetch(f, 0xa00000);
+    mmu_flush_page(&f->cpu, 0xa01000);
+    assert_int_equal(fetch_table_entry(f, false, 0x800000), 0);
+    assert_int_equal(fetch_table_entry(f, false, 0xa00000), 0);
+}
+
+static void a_full_list_of_fetches_is_flushed(void **state)
+{
+    const gva_t base = 0x100000000;
+    struct fixture *f = *state;
+
+    map_everything(f);
+    for (unsigned i = 0; i < SHADOW_FETCHES + 10; i++)
+        allow_fetch(f, 0); /* which is one entry */
+    for (unsigned i = 1; i < SHADOW_FETCHES; i++)
+        allow_fetch(f, base + i * PAGE_SIZE);
+    assert_int_equal(fetch_table_entry(f, false, 0), 1);
+    assert_int_equal(fetch_table_entry(f, false, base + PAGE_SIZE), 2);
+    for (unsigned i = 0; i < 10; i++)
+        allow_fetch(f, base + (SHADOW_FETCHES + i) * PAGE_SIZE);
+    assert_int_equal(fetch_table_entry(f, false, 0), 0);
+    for (unsigned i = 1; i < SHADOW_FETCHES; i++)
+        if (fetch_table_entry(f, false, base + i * PAGE_SIZE))
+            fail_msg("page %u can be executed", i);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(fetch_table_entry(f, false, base + (SHADOW_FETCHES + i) * PAGE_SIZE), i + 1);
+    mmu_flush_nonglobal(&f->cpu);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(fetch_table_entry(f, false, base + (SHADOW_FETCHES + i) * PAGE_SIZE), 0);
+}
+
+static void fetch_tables_are_given_back_too(void **state)
+{
+    uint32_t limit;
+    struct fixture *f = *state;
+
+    map_everything(f);
+    limit = shadow_populated_limit(f->svm.mem->page_count);
+    for (unsigned i = 0; i < limit; i++)
+        allow_fetch(f, i * MIB(2));
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    allow_fetch(f, limit * MIB(2));
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+    assert_int_equal(fetch_table_entry(f, false, limit * MIB(2)), 1);
+    mmu_maintain(&f->cpu);
+    for (unsigned i = 0; i <= limit; i++)
+        assert_int_equal(fetch_table_entry(f, false, i * MIB(2)), 0);
+    atomic_store(&f->cpu.attention, 0);
+    allow_fetch(f, 0);
+    assert_int_equal(fetch_table_entry(f, false, 0), 1);
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    mmu_flush_nonglobal(&f->cpu);
+    assert_int_equal(fetch_table_entry(f, false, 0), 0);
+}
+
+/* --- changes --- */
+
+/* Whether anything was taken away since the last question. */
+static bool changed(struct fixture *f)
+{
+    static uint32_t before;
+    uint32_t now = mmu_changes(&f->cpu);
+    bool differs = now != before;
+
+    before = now;
+    return differs;
+}
+
+static void whatever_takes_entries_away_is_counted(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t all = PTE_P | PTE_W | PTE_U | PTE_D;
+
+    start_long(f);
+    map_long(f, 0x1000, DATA, all | PTE_G);
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), all, all);
+    build(f, PAGING_4LEVEL, 3, 0x40000000, 0, all, all);
+    changed(f);
+    mmu_flush_all(&f->cpu);
+    assert_true(changed(f));
+    mmu_flush_nonglobal(&f->cpu);
+    assert_true(changed(f));
+
+    map_long(f, 0x1000, DATA, all | PTE_G);
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_OK);
+    assert_int_equal(mmu_fill(&f->cpu, 0x7000, MMU_READ), SOFT_SLOW);
+    allow_fetch(f, 0x1000);
+    mmu_maintain(&f->cpu); /* nothing to do */
+    assert_false(changed(f));
+    mmu_flush_page(&f->cpu, 0x1000);
+    assert_true(changed(f));
+    assert_int_equal(mmu_fill(&f->cpu, 0x1000, MMU_WRITE), SOFT_OK);
+    assert_false(changed(f));
+    smc_protect(&f->cpu, DATA);
+    assert_false(table_entry(f, false, true, 0x1000));
+    assert_true(changed(f));
+
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), all, all);
+    assert_int_equal(mmu_fill(&f->cpu, 0x400000, MMU_READ), SOFT_OK);
+    assert_false(changed(f));
+    mmu_flush_page(&f->cpu, 0x401000);
+    assert_true(changed(f));
+    build(f, PAGING_4LEVEL, 3, 0x40000000, 0, all, all);
+    assert_int_equal(mmu_fill(&f->cpu, 0x40000000, MMU_READ), SOFT_OK);
+    assert_false(changed(f));
+    mmu_flush_page(&f->cpu, 0x40001000);
+    assert_true(changed(f));
+}
+
+static void a_full_list_and_memory_given_back_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    unsigned i;
+
+    map_everything(f);
+    changed(f);
+    for (i = 0; i < SHADOW_RECORDS - 1; i++)
+        assert_int_equal(mmu_fill(&f->cpu, (gva_t)i << 12, MMU_READ), SOFT_OK);
+    assert_false(changed(f));
+    assert_int_equal(mmu_fill(&f->cpu, (gva_t)i << 12, MMU_READ), SOFT_OK);
+    assert_int_equal(table_entry(f, false, false, 0), 0);
+    assert_true(changed(f));
+    for (i = 0; !atomic_load(&f->cpu.attention); i++)
+        mmu_fill(&f->cpu, i * MIB(2), MMU_READ);
+    changed(f);
+    mmu_maintain(&f->cpu);
+    assert_true(changed(f));
+}
+
 /* A random history: no entry may ever outlive what flushes promise, and no code page may be writable. */
 static void random_histories_keep_the_invariants(void **state)
 {
@@ -364,6 +607,14 @@ int main(void)
         MMU_TEST(sparse_tables_are_given_back),
         MMU_TEST(tables_that_were_only_looked_at_are_given_back_too),
         MMU_TEST(a_full_list_is_flushed_and_still_revocable),
+        MMU_TEST(code_may_be_jumped_to_where_it_was_asked_for),
+        MMU_TEST(flushes_forbid_fetches),
+        MMU_TEST(invlpg_forbids_fetches_of_the_page),
+        MMU_TEST(invlpg_forbids_fetches_of_the_whole_large_page),
+        MMU_TEST(a_full_list_of_fetches_is_flushed),
+        MMU_TEST(fetch_tables_are_given_back_too),
+        MMU_TEST(whatever_takes_entries_away_is_counted),
+        MMU_TEST(a_full_list_and_memory_given_back_are_counted),
         MMU_TEST(random_histories_keep_the_invariants),
     };
 

@@ -26,12 +26,11 @@ int soft_deliver(struct soft_cpu *cpu, enum soft_event event, const struct soft_
     return SOFT_OK;
 }
 
-int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva, bool *global)
+int mmu_fetch(struct soft_cpu *cpu, gva_t gva, gpa_t *gpa, const uint8_t **hva)
 {
     (void)cpu;
     *gpa = gva;
     *hva = (const uint8_t *)(uintptr_t)gva;
-    *global = false;
     return SOFT_OK;
 }
 

@@ -66,7 +66,7 @@ bool smc_has_code(const struct soft_vm *, gpa_t gpa);
  */
 void smc_written(struct soft_vm *, gpa_t gpa, uint64_t len, enum smc_writer);
 
-/* Between two instructions: drops what became stale, and forgets what this vCPU's jump caches have of it. May go outside. */
+/* Between two instructions: drops what became stale. May go outside. */
 void smc_service(struct soft_cpu *);
 /* The same for the tables that all share; the caller holds code_lock. */
 void smc_drop_stale(struct soft_vm *);
