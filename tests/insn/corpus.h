@@ -90,6 +90,36 @@ struct piece {
           "mov rax, [r9 + 8]; mov [r9], r10; add r11, [r9 + r15 * 8]; lea r10, [r9 + r11 * 2 + 5]; xadd [r9 + 24], r10; "                  \
           "adc r10, r11; imul r11, [rbx], 77; shld [rsi], r10, 5; bswap r11; cmovc r10, [rdi]; movnti [r9 + 32], r11; "                    \
           "andn r10, r11, [rbp]; mulx r10, r11, [rsi]; shlx r11, [r8], r10")                                                               \
+    piece(homeless_loaded, 0,                                                                                                              \
+          "lea rax, [rbx - 0x10004000]; mov [rdi + 48], rax; lea rax, [rsi - 0x10006000]; mov [rdi + 56], rax; "                           \
+          "lea rax, [rbp - 0x1000a000]; mov [rdi + 64], rax; jmp 1f; 1: mov r9, [rdi + 48]; mov rax, [r9 + 0x10004028]; jmp 2f; "          \
+          "2: mov r10, [rdi + 56]; mov [r10 + 0x10006028], rdx; jmp 3f; 3: mov r11, [rdi + 64]; add [r11 + 0x1000a008], rax; "             \
+          "mov r11, [r8]")                                                                                                                 \
+    piece(homeless_loaded_together, 0,                                                                                                     \
+          "mov [rdi + 48], rbx; mov [rdi + 56], rsi; mov [rdi + 64], rbp; mov r9, [rdi + 48]; mov rax, [r9 + 40]; "                        \
+          "mov r10, [rdi + 56]; mov [r10 + 40], rax; mov r11, [rdi + 64]; xadd [r11 + 8], rdx")                                            \
+    piece(homeless_computed, 0,                                                                                                            \
+          "lea r9, [rbx + 8]; mov rax, [r9 + 16]; mov r10, rsi; mov [r10 + 8], rax; lea r11, [rbp + rcx * 8]; movups xmm1, [r11 + 8]; "    \
+          "mov r9, rdi; add r9, 16; cmp dword ptr [r9 + 4], 7; setc al; lea r10, [r8 + 8]; lea r11, [r13 + 24]; "                          \
+          "push qword ptr [r10 + 8]; adc rax, [r11 + 8]")                                                                                  \
+    piece(homeless_index, 0,                                                                                                               \
+          "mov edx, 64; mov r9, rbx; mov rax, [rdx + r9 * 1]; lea r10, [rsi + 8]; mov [r10 * 1 + 16], rax; lea r11, [rdi - 1]; "           \
+          "imul rdx, rdi, -7; add rdx, 8; add [rdx + r11 * 8], rax; mov r9, r12; lea r10, [rcx + 1]; mov rdx, [r9 + r10 * 8]; "            \
+          "lea r11, [rcx + 2]; mov r10, rbp; mov [r10 + r11 * 8], r10")                                                                    \
+    piece(homeless_among_shared, 0,                                                                                                        \
+          "lea r9, [rbp + 8]; mov rax, [rbx]; add rdx, [rbx + 8]; add rdx, r9; mov rax, [rsi + rcx * 8]; mov r10, [r12]; "                 \
+          "add rdx, [rsi + rcx * 8 + 8]; add rdx, r10; mov r11, rbp; add rax, [rsi + rcx * 8 + 16]; add rdx, r11; "                        \
+          "mov r10, [r12 + 0x800]; add rax, [rbx + 16]; add rdx, r10; mov r9, rdx; add r9, [rdi]; add r9, [rdi + 8]; lea r10, [rbp + 8]; " \
+          "mov [r8 + r15 * 8], rax; mov [r8 + r15 * 8 + 8], rdx; mov [r10 + 16], r9")                                                      \
+    piece(homeless_in_loops, 0,                                                                                                            \
+          "mov ecx, 4; 1: add r9, 0x300; mov rax, [r9 + 8]; dec ecx; jnz 1b; lea r10, [rsi + 8]; mov ecx, 4; 2: mov [r10 + 16], rcx; "     \
+          "lea r10, [r10 + 0x300]; dec ecx; jnz 2b; mov r11, rbx; mov ecx, 4; 3: add [r11 + 8], rax; lea r11, [r11 + 0x300]; "             \
+          "dec ecx; jnz 3b")                                                                                                               \
+    piece(homeless_chased, PIECE_SUPERVISOR,                                                                                               \
+          "lea rdx, [rsi - 0x10006000]; mov [rbx], rdx; lea rdx, [rdi - 0x10006000]; mov [rsi], rdx; lea rdx, [rbp - 0x10006000]; "        \
+          "mov [rdi], rdx; mov [rbp], r15; lea r9, [rbx - 0x10006000]; mov rax, cr3; mov cr3, rax; mov ecx, 4; "                           \
+          "1: mov r9, [r9 + 0x10006000]; dec ecx; jnz 1b; mov [rbx + 8], rsi; mov [rsi + 8], rdi; mov [rdi + 8], rbp; "                    \
+          "mov cr3, rax; mov r10, rbx; mov ecx, 4; 2: mov r11, r10; mov r10, [r11 + 8]; dec ecx; jnz 2b")                                  \
     piece(vectors, 0,                                                                                                                      \
           "movups xmm0, [rbx]; paddq xmm0, xmm1; movups [rsi], xmm0; cvtsi2sd xmm2, rax; ucomisd xmm2, [rdi]; ja 1f; "                     \
           "movq [rbp], xmm2; 1: movmskps eax, xmm0; pinsrw xmm3, [r8], 2; movd r10d, xmm3; mov [r12], r10d; "                              \

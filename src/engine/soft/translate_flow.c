@@ -268,7 +268,7 @@ static void push_return_address(struct trans *t, bool keeps)
             emit_store_ctx(&t->e, HOST_S1, CTX_OVERWRITTEN);
         }
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-        emit_lea(&t->e, HOST_S1, HOST_S1, trans_end(t, t->at));
+        emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)trans_end(t, t->at));
         emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
         remember_return(t, HOST_S1, HOST_S2);
@@ -281,7 +281,7 @@ static void push_return_address(struct trans *t, bool keeps)
         emit_store_ctx(&t->e, HOST_S2, CTX_OVERWRITTEN);
     }
     emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
-    trans_lea(t, HOST_S2, HOST_S2, trans_end(t, t->at));
+    trans_lea(t, HOST_S2, HOST_S2, (int32_t)trans_end(t, t->at));
     emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
     remember_return(t, HOST_S2, HOST_S1);
