@@ -96,6 +96,7 @@ static void what_was_added_is_found_until_a_flush(void **state)
             add(&f->jc[3], addresses[i], i + 2); /* another block has taken its place */
             expect(&f->jc[3], addresses[i], i + 2);
             jump_cache_flush(&f->jc[3]);
+            assert_int_equal(f->jc[3].filled_count, 0);
             for (unsigned k = 0; k < ARRAY_SIZE(addresses); k++)
                 expect(&f->jc[3], addresses[k], 0);
         }

@@ -190,6 +190,25 @@ static void invlpg_of_a_large_page_empties_the_fetch_cache(void **state)
     assert_int_equal(gpa, MIB(6) + 0x7000);
 }
 
+/* When memory goes back to the kernel, so does what was known of large pages. */
+static void invlpg_of_a_large_page_does_so_after_tables_were_given_back(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t *hva;
+    gpa_t gpa;
+
+    start_long(f);
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(4), PTE_P | PTE_W, PTE_P | PTE_W);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva), SOFT_OK);
+    for (unsigned i = 0; !atomic_load(&f->cpu.attention); i++)
+        assert_int_equal(mmu_fill(&f->cpu, GIB(1) + i * MIB(2), MMU_READ), SOFT_SLOW); /* nothing is there */
+    mmu_maintain(&f->cpu);
+    build(f, PAGING_4LEVEL, 2, 0x400000, MIB(6), PTE_P | PTE_W, PTE_P | PTE_W);
+    mmu_flush_page(&f->cpu, 0x400000);
+    assert_int_equal(mmu_fetch(&f->cpu, 0x407000, &gpa, &hva), SOFT_OK);
+    assert_int_equal(gpa, MIB(6) + 0x7000);
+}
+
 static void code_outside_memory_has_no_host_address(void **state)
 {
     struct fixture *f = *state;
@@ -216,6 +235,7 @@ int main(void)
         MMU_TEST(apic_registers_are_32_bit),
         MMU_TEST(fetches_are_cached_until_a_flush),
         MMU_TEST(invlpg_of_a_large_page_empties_the_fetch_cache),
+        MMU_TEST(invlpg_of_a_large_page_does_so_after_tables_were_given_back),
         MMU_TEST(code_outside_memory_has_no_host_address),
     };
 

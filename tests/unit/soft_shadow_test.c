@@ -461,6 +461,31 @@ static void fetch_tables_are_given_back_too(void **state)
     assert_int_equal(fetch_table_entry(f, false, 0), 0);
 }
 
+/* The tables by themselves, whoever asked first. */
+static void the_tables_know_large_pages_of_fetches_alone(void **state)
+{
+    struct soft_shadow s;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(shadow_init(&s, RAM_SIZE / PAGE_SIZE, &e), 0);
+    shadow_allow_fetch(&s, 0x400000, 7, 21, false, false);
+    assert_true(shadow_flush_page(&s, 0x401000));
+    assert_int_equal(s.fetch[false][0x400], 0);
+    shadow_allow_fetch(&s, 0x40000000, 8, 30, true, true);
+    assert_true(shadow_flush_page(&s, 0x7ffff000));
+    assert_int_equal(s.fetch[true][0x40000], 0);
+    shadow_allow_fetch(&s, 0x1000, 9, 12, true, true);
+    assert_false(shadow_flush_page(&s, 0x2000));
+    assert_int_equal(s.fetch[true][1], 10);
+    assert_false(shadow_maintain(&s));
+    s.reclaim = true;
+    assert_true(shadow_maintain(&s));
+    assert_int_equal(s.fetch[true][1], 0);
+    assert_int_equal(s.fetches[0].count + s.fetches[1].count, 0); /* a flush would touch what was given back */
+    shadow_fini(&s);
+}
+
 /* --- changes --- */
 
 /* Whether anything was taken away since the last question. */
@@ -613,6 +638,7 @@ int main(void)
         MMU_TEST(invlpg_forbids_fetches_of_the_whole_large_page),
         MMU_TEST(a_full_list_of_fetches_is_flushed),
         MMU_TEST(fetch_tables_are_given_back_too),
+        cmocka_unit_test(the_tables_know_large_pages_of_fetches_alone),
         MMU_TEST(whatever_takes_entries_away_is_counted),
         MMU_TEST(a_full_list_and_memory_given_back_are_counted),
         MMU_TEST(random_histories_keep_the_invariants),

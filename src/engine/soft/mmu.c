@@ -485,6 +485,8 @@ void mmu_maintain(struct soft_cpu *cpu)
         return;
     soft_vec_park(cpu);
     shadow_maintain(&cpu->mmu->shadow);
+    fetch_flush(cpu->mmu, false); /* which of its pages are large is forgotten */
+    fetch_flush(cpu->mmu, true);
 }
 
 const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *cpu)
