@@ -61,19 +61,23 @@ static unsigned find_on_trail(void)
 /*
  * The instruction before which an event that comes up during number `begun` must have been taken: jumps that lead back, and those to anywhere,
  * look whether there is one. The first look may be under way, a jump back into the block that it leaves is none, and of a loop's own all but one
- * in BLOCK_MAX_ROUNDS are none. count + 1 where it may come too late.
+ * in BLOCK_MAX_ROUNDS are none, so that short loops one after the other need not look at all. count + 1 where it may come too late.
  */
 static unsigned latest(unsigned begun, bool nmi)
 {
-    unsigned looks = 0, from = MAX(begun, 1U);
+    static uint8_t looks[ARENA_BYTES]; /* by where it leads */
+    unsigned from = MAX(begun, 1U), i;
 
-    for (unsigned i = from; i <= t.count; i++) {
+    for (i = from; i <= t.count; i++)
+        looks[(t.trail[i].at.rip - ARENA) % ARENA_BYTES] = 0;
+    for (i = from; i <= t.count; i++) {
+        uint8_t *here = &looks[(t.trail[i].at.rip - ARENA) % ARENA_BYTES];
         bool back = t.trail[i].at.rip < t.trail[i - 1].at.rip;
-        looks += back && (nmi ? !t.trail[i].shadow : t.trail[i].interruptible);
-        if (looks == 2 + BLOCK_MAX_ROUNDS)
+        *here += back && (nmi ? !t.trail[i].shadow : t.trail[i].interruptible);
+        if (*here == 2 + BLOCK_MAX_ROUNDS)
             return i;
     }
-    return t.count + 1;
+    return i;
 }
 
 static void judge_event(const struct place *p, enum kind kind, bool exact, const char *where)

@@ -62,6 +62,10 @@ struct piece {
     piece(loop_of_blocks, 0,                                                                                                               \
           "mov ecx, 6; 1: test cl, 1; jz 2f; add [rbx], rcx; jmp 3f; 2: sub [rsi], rcx; 3: mov [rdi], rax; sub rcx, 1; "                   \
           "jnc 1b")                                                                                                                        \
+    piece(loops_that_last, 0,                                                                                                              \
+          "mov ecx, 27; 1: add [rbx], rcx; dec ecx; jnz 1b; mov ecx, 14; 2: test cl, 1; jz 3f; add [rsi], rcx; jmp 4f; "                   \
+          "3: sub [rsi], rcx; 4: sub rcx, 1; jnz 2b; lea rax, [rip + 5f]; mov ecx, 13; "                                                   \
+          "5: dec ecx; jz 6f; mov [rdi], ecx; jmp rax; 6: nop")                                                                            \
     piece(loops_of_step, 0,                                                                                                                \
           "mov ecx, 3; 1: inc qword ptr [rbx]; loop 1b; jrcxz 2f; ud2; 2: mov rdx, [rsi]; cmp rdx, [rdi]; jae 3f; nop; "                   \
           "3: mov [rsi], rax")                                                                                                             \
@@ -112,8 +116,8 @@ struct piece {
           "mov r10, [r12 + 0x800]; add rax, [rbx + 16]; add rdx, r10; mov r9, rdx; add r9, [rdi]; add r9, [rdi + 8]; lea r10, [rbp + 8]; " \
           "mov [r8 + r15 * 8], rax; mov [r8 + r15 * 8 + 8], rdx; mov [r10 + 16], r9")                                                      \
     piece(homeless_in_loops, 0,                                                                                                            \
-          "mov ecx, 4; 1: add r9, 0x300; mov rax, [r9 + 8]; dec ecx; jnz 1b; lea r10, [rsi + 8]; mov ecx, 4; 2: mov [r10 + 16], rcx; "     \
-          "lea r10, [r10 + 0x300]; dec ecx; jnz 2b; mov r11, rbx; mov ecx, 4; 3: add [r11 + 8], rax; lea r11, [r11 + 0x300]; "             \
+          "mov ecx, 10; 1: add r9, 0x100; mov rax, [r9 + 8]; dec ecx; jnz 1b; lea r10, [rsi + 8]; mov ecx, 10; 2: mov [r10 + 16], rcx; "   \
+          "lea r10, [r10 + 0x100]; dec ecx; jnz 2b; mov r11, rdi; mov ecx, 10; 3: add [r11 + 8], rax; lea r11, [r11 + 0x100]; "            \
           "dec ecx; jnz 3b")                                                                                                               \
     piece(homeless_chased, PIECE_SUPERVISOR,                                                                                               \
           "lea rdx, [rsi - 0x10006000]; mov [rbx], rdx; lea rdx, [rdi - 0x10006000]; mov [rsi], rdx; lea rdx, [rbp - 0x10006000]; "        \
