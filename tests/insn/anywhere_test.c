@@ -131,7 +131,7 @@ static void load_for(enum pass pass)
     if (pass == PASS_COLD)
         mmu_flush_all(t.machine.cpu);
     if (pass == PASS_UNALIGNED)
-        SLOT(t.machine.cpu, CTX_UNALIGNED) = 1;
+        SLOT(t.machine.cpu, CTX_UNALIGNED) = 0;
 }
 
 /* Runs with INT3 at a host instruction; whether it ended. */
