@@ -72,6 +72,9 @@ struct config_gdb {
     bool wait;        /* the guest stands until the debugger lets it go */
 };
 
+#define CONFIG_CODE_CACHE_MIN MIB(1)
+#define CONFIG_CODE_CACHE_MAX MIB(1024)
+
 struct config {
     char *name;       /* default: "umbra-<pid>" */
     bool name_wanted; /* it was given */
@@ -82,7 +85,8 @@ struct config {
     unsigned pin_count;
     uint64_t memory; /* bytes */
     bool memory_shared;
-    char *kernel; /* paths; NULL = not given */
+    uint64_t code_cache; /* bytes for the software engine's translated code; 0: its default */
+    char *kernel;        /* paths; NULL = not given */
     char *initrd;
     char *append;
     enum config_console console;

@@ -71,6 +71,17 @@ static int set_memory(struct config *c, bool on, const char *value, struct err *
     return 0;
 }
 
+static int set_code_cache(struct config *c, bool on, const char *value, struct err *why)
+{
+    uint64_t bytes;
+
+    (void)on;
+    if (config_parse_size(value, &bytes) != 0 || bytes < CONFIG_CODE_CACHE_MIN || bytes > CONFIG_CODE_CACHE_MAX)
+        return err_set(why, EINVAL, "must be a size from 1M to 1G, not '%.100s'", value);
+    c->code_cache = bytes;
+    return 0;
+}
+
 static int set_kernel(struct config *c, bool on, const char *value, struct err *why)
 {
     (void)on;
@@ -193,6 +204,9 @@ const struct config_option config_options[] = {
      .set = config_set_pins},
     {"memory", CONFIG_SIZE, "SIZE[,shared]",
      "the guest's RAM: 512M, 1G, 2048K or bytes (default: 512M);\nshared: as a memfd that other processes can map", .set = set_memory},
+    {"code-cache", CONFIG_SIZE, "SIZE",
+     "room for code that the software engine has translated: 1M to 1G\n(default: 128M); when it is full, all is translated anew",
+     .set = set_code_cache},
     {"kernel", CONFIG_TEXT, "FILE", "the kernel: bzImage, ELF vmlinux (64-bit or PVH) or multiboot;\nrequired", .set = set_kernel,
      .words = CONFIG_FILES},
     {"initrd", CONFIG_TEXT, "FILE", "the initial RAM disk; for multiboot the module", .set = set_initrd, .words = CONFIG_FILES},

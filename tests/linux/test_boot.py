@@ -167,3 +167,17 @@ def test_the_other_modes_of_the_engine_boot_too(mode, minutes):
         assert guest.run("seq 1000 | md5sum", 600).split()[0] == "53d025127ae99ab79e8502aae2d9bea6"
         guest.send("poweroff\r")
         assert guest.wait(600) == 0
+
+
+@pytest.mark.umbra_only
+def test_a_small_code_cache_is_emptied_when_it_is_full(tmp_path):
+    path = tmp_path / "stats.json"
+    with vm.Vm(extra=(f"--stats={path}", "--code-cache", "8M")) as guest:
+        guest.prompt()
+        assert "17" in guest.run("echo $((8 + 9))")
+        guest.send("poweroff\r")
+        assert guest.wait() == 0
+    with open(path, encoding="utf-8") as f:
+        engine = json.load(f)["engine"]
+    assert engine["code_cache_flushes"] > 0
+    assert engine["code_cache_bytes"] + engine["code_cache_bytes_cold"] <= 8 << 20

@@ -126,6 +126,20 @@ static void cpus_are_a_number(void **state)
     assert_int_equal(c->cpus, 7);
 }
 
+static void code_cache_is_a_size_within_bounds(void **state)
+{
+    static const char *const bad[] = {"", "0", "5", "1023K", "1025M", "2G", "-1M", "1M,shared", "lots"};
+    struct config *c = *state;
+
+    assert_true(c->code_cache == 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        refused(c, "code-cache", bad[i], "from 1M to 1G");
+    ok(c, "code-cache", "1M");
+    assert_true(c->code_cache == MIB(1));
+    ok(c, "code-cache", "1G");
+    assert_true(c->code_cache == GIB(1));
+}
+
 static void memory_is_a_size_that_may_be_shared(void **state)
 {
     static const char *const bad[] = {
@@ -398,6 +412,7 @@ int main(void)
         CONFIG_TEST(the_engine_is_auto_kvm_or_soft),
         CONFIG_TEST(cpus_are_a_number),
         CONFIG_TEST(memory_is_a_size_that_may_be_shared),
+        CONFIG_TEST(code_cache_is_a_size_within_bounds),
         CONFIG_TEST(the_console_is_a_terminal_a_file_or_nowhere),
         CONFIG_TEST(switches_take_no_value),
         CONFIG_TEST(statistics_go_to_a_table_or_a_file),

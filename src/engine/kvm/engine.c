@@ -153,9 +153,12 @@ static int create(struct kvm_vm *kvm, struct err *e)
 
 static int kvm_vm_init(struct vm *vm, struct err *e)
 {
-    struct kvm_vm *kvm = calloc(1, sizeof(*kvm));
+    struct kvm_vm *kvm;
     int error;
 
+    if (vm->config.code_cache)
+        return err_set(e, EINVAL, "--code-cache is for the software engine, and KVM runs this guest: leave it out, or say --engine soft");
+    kvm = calloc(1, sizeof(*kvm));
     if (!kvm)
         return err_set(e, ENOMEM, "no memory for the KVM engine");
     vm->engine_data = kvm;

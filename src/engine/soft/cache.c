@@ -81,10 +81,12 @@ static void empty(struct soft_cache *cache)
 int cache_init(struct soft_vm *svm, struct err *e)
 {
     struct soft_cache *cache = svm->cache;
-    int error = codemem_init(&cache->mem, CACHE_BYTES, e);
+    size_t bytes = svm->vm->config.code_cache ? svm->vm->config.code_cache : CACHE_BYTES;
+    int error = codemem_init(&cache->mem, bytes, e);
 
     if (error)
         return error;
+    cache->cold_start = ALIGN_DOWN(bytes / 8 * 5, 64);
     cache->blocks = reserve(CACHE_MAX_BLOCKS * sizeof(*cache->blocks));
     cache->links = reserve(CACHE_MAX_LINKS * sizeof(*cache->links));
     cache->marks = reserve(CACHE_MAX_MARKS * sizeof(*cache->marks));
@@ -165,8 +167,8 @@ bool cache_full(const struct soft_cache *cache)
 {
     return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
            cache->link_count + BLOCK_MAX_LINKS > CACHE_MAX_LINKS || cache->site_count == CACHE_MAX_SITES ||
-           cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES || cache->used + BLOCK_MAX_CODE > CACHE_COLD ||
-           cache->cold_used + BLOCK_MAX_CODE > cache->mem.size - CACHE_COLD;
+           cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES || cache->used + BLOCK_MAX_CODE > cache->cold_start ||
+           cache->cold_used + BLOCK_MAX_CODE > cache->mem.size - cache->cold_start;
 }
 
 static void flush_jump_caches(struct soft_cpu *cpu)

@@ -4,7 +4,7 @@
 #include "engine/soft/codemem.h"
 #include "engine/soft/soft.h"
 
-#ifndef CACHE_BYTES /* a stress build makes these two small */
+#ifndef CACHE_BYTES /* unless --code-cache says otherwise; a stress build makes these two small */
 #define CACHE_BYTES MIB(128)
 #endif
 #define CACHE_MAX_BLOCKS BIT(20)
@@ -17,7 +17,6 @@
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
 #endif
 #define BLOCK_MAX_CODE KIB(16) /* host bytes of one block, and of its cold part, with room to spare */
-#define CACHE_COLD ALIGN_DOWN(CACHE_BYTES * 5 / 8, 64)
 #define CACHE_MAX_LINKS BIT(21)
 #define BLOCK_MAX_BRANCHES 3 /* conditional ones within a block, not at its end */
 #define BLOCK_MAX_ROUNDS 8U  /* of a loop in one block */
@@ -124,9 +123,10 @@ struct soft_cache {
     struct block_link *links;
     uint32_t link_count;
     atomic_uint generation; /* of cache_flush(): block and link numbers of an older one mean nothing */
-    size_t used, cold_used; /* bytes of mem, and of those from CACHE_COLD on */
-    size_t source_used;     /* bytes of source */
-    size_t common;          /* bytes at the start of mem that stay: exits */
+    size_t used, cold_used; /* bytes of mem, and of those from cold_start on */
+    size_t cold_start;
+    size_t source_used; /* bytes of source */
+    size_t common;      /* bytes at the start of mem that stay: exits */
     /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS. */
     uint8_t *exit, *exit_next, *exit_unshared;
     uint8_t *call[CODE_EXIT_COUNT][2];

@@ -454,7 +454,7 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
                         .mode = mode,
                         .first_link = cache->link_count,
                         .first_mark = cache->mark_count,
-                        .cold = cache->mem.rx + CACHE_COLD + cache->cold_used};
+                        .cold = cache->mem.rx + cache->cold_start + cache->cold_used};
     t->cpu = cpu;
     t->cache = cache;
     t->block = b;
@@ -462,7 +462,7 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     t->cold_count = 0;
     t->ended = false;
     t->e = emitter(cache, cache->used);
-    t->cold_e = emitter(cache, CACHE_COLD + cache->cold_used);
+    t->cold_e = emitter(cache, cache->cold_start + cache->cold_used);
     t->page = place->hva - (place->gpa & PAGE_MASK);
     decode_block(t, place);
     trans_flags_find(t);
