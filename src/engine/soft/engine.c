@@ -28,7 +28,7 @@
 #include "engine/soft/translate.h"
 #include "engine/soft/tsc.h"
 
-/* A vCPU's shadow tables take 2 TiB of address space, of which a process has 128. */
+/* A vCPU's shadow tables take 2.5 TiB of address space, of which a process has 128. */
 #define MAX_VCPUS 48
 
 static void soft_probe(struct engine_caps *caps)

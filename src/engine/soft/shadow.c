@@ -43,7 +43,7 @@ static inline uint8_t table_bit(bool user, bool write)
 
 #ifdef SOFT_TSAN
 /*
- * ThreadSanitizer keeps the addresses that it has no shadow memory for, and what is left has no 2 TiB in one piece. From the largest of its gaps
+ * ThreadSanitizer keeps the addresses that it has no shadow memory for, and what is left has no 2.5 TiB in one piece. From the largest of its gaps
  * room for eight vCPUs comes back. Nothing in there is an access that it sees: this file and jump_cache.c are compiled without it.
  */
 static void open_gap(void)
