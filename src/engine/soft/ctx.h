@@ -27,20 +27,26 @@
 #define CTX_USER_FETCH CTX_SLOT(7)
 #define CTX_FETCH CTX_SLOT(8)
 #define CTX_TEMP CTX_SLOT(9)
-#define CTX_ADDEND(n) CTX_SLOT(10 + (n)) /* of shared lookups: translate_share.c */
-#define CTX_ADDENDS 6
+/*
+ * The page that the stack of user and supervisor was in last, and its addend in the write table: translate_share.c. CTX_NO_PAGE: none.
+ */
+#define CTX_USER_STACK CTX_SLOT(10)
+#define CTX_STACK CTX_SLOT(12)
+#define CTX_NO_PAGE (1ULL << 62)
 /* Out of a signed byte's reach: */
-#define CTX_EXIT CTX_SLOT(16) /* why code was left: enum code_exit, and its operand above it */
-#define CTX_HOST_RSP CTX_SLOT(17)
-#define CTX_RESUME CTX_SLOT(18) /* of an exit that a call made: where that returns to, and its operand lies */
-#define CTX_ENTRY CTX_SLOT(19)  /* where to go after the registers are loaded */
-#define CTX_INSNS CTX_SLOT(20)  /* guest instructions executed, when counted */
+#define CTX_ADDEND(n) CTX_SLOT(14 + (n)) /* of shared lookups: translate_share.c */
+#define CTX_ADDENDS 6
+#define CTX_EXIT CTX_SLOT(20) /* why code was left: enum code_exit */
+#define CTX_HOST_RSP CTX_SLOT(21)
+#define CTX_RESUME CTX_SLOT(22) /* of an exit that a call made: where that returns to, and its operand lies */
+#define CTX_ENTRY CTX_SLOT(23)  /* where to go after the registers are loaded */
+#define CTX_INSNS CTX_SLOT(24)  /* guest instructions executed, when counted */
 /* translate_string.c: addends of the pointers of a run, and the count behind it. */
-#define CTX_STRING_FROM CTX_SLOT(21)
-#define CTX_STRING_TO CTX_SLOT(22)
-#define CTX_STRING_LEFT CTX_SLOT(23)
+#define CTX_STRING_FROM CTX_SLOT(25)
+#define CTX_STRING_TO CTX_SLOT(26)
+#define CTX_STRING_LEFT CTX_SLOT(27)
 /* An indirect call: what its return address overwrote, in case that the target is not canonical. */
 #define CTX_OVERWRITTEN CTX_STRING_LEFT
 /* Accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew. */
-#define CTX_UNALIGNED CTX_SLOT(24)
-#define CTX_SLOTS 25
+#define CTX_UNALIGNED CTX_SLOT(28)
+#define CTX_SLOTS 29

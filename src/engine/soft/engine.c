@@ -224,6 +224,7 @@ static void init_slots(struct soft_cpu *cpu)
     SLOT(cpu, CTX_WRITE) = SLOT(cpu, CTX_READ) + MMU_TABLE_ENTRIES;
     SLOT(cpu, CTX_USER_FETCH) = mmu_fetch_distance(cpu, true);
     SLOT(cpu, CTX_FETCH) = mmu_fetch_distance(cpu, false);
+    SLOT(cpu, CTX_USER_STACK) = SLOT(cpu, CTX_STACK) = CTX_NO_PAGE;
 }
 
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *e)

@@ -9,6 +9,7 @@
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/ram.h"
+#include "engine/soft/run.h"
 #include "engine/soft/shadow.h"
 #include "engine/soft/smc.h"
 #include "engine/soft/walk.h"
@@ -112,6 +113,12 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 
 /* --- filling --- */
 
+/* Entries were taken away, and perhaps those of the stacks' pages. */
+static void forget_stacks(struct soft_cpu *cpu)
+{
+    SLOT(cpu, CTX_USER_STACK) = SLOT(cpu, CTX_STACK) = CTX_NO_PAGE;
+}
+
 static enum fill_cause fill_cause(const struct soft_cpu *cpu, const struct shadow_fill *f, bool write, bool dirtied)
 {
     if (!write)
@@ -165,7 +172,10 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
         .global = m.global,
     };
     cpu->stats.fills[fill_cause(cpu, &fill, write, m.dirtied)]++;
+    uint32_t changes = mmu_changes(cpu);
     shadow_fill(&cpu->mmu->shadow, &fill);
+    if (mmu_changes(cpu) != changes)
+        forget_stacks(cpu); /* a list was full */
     tell_of_fill(cpu, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
@@ -441,6 +451,7 @@ static void fetch_flush(struct soft_mmu *mmu, bool global)
 
 void mmu_flush_all(struct soft_cpu *cpu)
 {
+    forget_stacks(cpu);
     cpu->stats.flushes_all++;
     shadow_flush(&cpu->mmu->shadow, true);
     fetch_flush(cpu->mmu, false);
@@ -449,6 +460,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
 
 void mmu_flush_nonglobal(struct soft_cpu *cpu)
 {
+    forget_stacks(cpu);
     cpu->stats.flushes_nonglobal++;
     shadow_flush(&cpu->mmu->shadow, false);
     fetch_flush(cpu->mmu, false);
@@ -458,6 +470,7 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
 {
     struct fetch_entry *f = &cpu->mmu->fetch[(gva >> PAGE_SHIFT) % FETCH_ENTRIES];
 
+    forget_stacks(cpu);
     cpu->stats.flushes_page++;
     if (shadow_flush_page(&cpu->mmu->shadow, gva)) {
         cpu->stats.flushes_large_page++;
@@ -476,6 +489,7 @@ uint32_t mmu_changes(const struct soft_cpu *cpu)
 
 void mmu_revoke(struct soft_cpu *cpu, uint64_t page)
 {
+    forget_stacks(cpu);
     shadow_revoke(&cpu->mmu->shadow, page);
 }
 
@@ -484,6 +498,7 @@ void mmu_maintain(struct soft_cpu *cpu)
     if (!cpu->mmu->shadow.reclaim)
         return;
     soft_vec_park(cpu);
+    forget_stacks(cpu);
     shadow_maintain(&cpu->mmu->shadow);
     fetch_flush(cpu->mmu, false); /* which of its pages are large is forgotten */
     fetch_flush(cpu->mmu, true);

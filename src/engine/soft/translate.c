@@ -232,6 +232,7 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     case COLD_FAR: emit_far(t, cold->guest_off); break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
     case COLD_NEXT: emit_exit(t, CODE_EXIT_NEXT, cold->jump); break;
+    case COLD_STACK: trans_share_cold(t, cold); break;
     case COLD_STALE:
         t->flags_saved = true;
         emit_exit(t, CODE_EXIT_STALE, (uint32_t)(t->block - t->cache->blocks));

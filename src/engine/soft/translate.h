@@ -13,6 +13,7 @@ enum trans_cold_kind {
     COLD_FAR,      /* goes on at guest_off, out of the page */
     COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves with exit as COLD_NEXT does */
     COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have: exit is CODE_EXIT_NEXT's operand */
+    COLD_STACK,    /* the stack is not in the page where it was last */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
 };
 
@@ -24,7 +25,9 @@ struct trans_cold {
     bool flags_saved; /* as in struct trans */
     int32_t guest_off;
     enum code_exit exit;
-    uint32_t jump; /* of COLD_NEXT: CODE_EXIT_NEXT's operand */
+    uint8_t at;          /* of COLD_STACK: the instruction */
+    const uint8_t *back; /* and where its code goes on */
+    uint32_t jump;       /* of COLD_NEXT: CODE_EXIT_NEXT's operand */
     /* Of a miss: */
     unsigned gva_reg; /* holds the address */
     unsigned size;    /* bytes of the access */
@@ -168,6 +171,8 @@ void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool wr
 
 /* Fills member_of[] and its groups of the decoded block. */
 void trans_share_find(struct trans *);
+/* COLD_STACK's code. */
+void trans_share_cold(struct trans *, const struct trans_cold *);
 /* What HOST_S2 has behind an instruction, of the code that was emitted for it. */
 void trans_share_emitted(struct trans *, unsigned i);
 /*

@@ -9,6 +9,8 @@
  * them lie in it; the followers use what it found, the addend. That is in HOST_S2 as long as nothing else needs this register, and then in
  * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time.
  *
+ * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away.
+ *
  * Nothing takes an entry away from a vCPU that is in translated code. If one is taken away while a block has been left for a moment, to fill
  * another, the block is not resumed (mmu_changes()).
  *
@@ -202,6 +204,11 @@ static void find_stored(struct trans *t)
     t->addend_of = TRANS_NO_GROUP;
 }
 
+static bool is_of_stack(const struct trans_group *group)
+{
+    return group->base == GPR_RSP && group->index == REG_NONE;
+}
+
 void trans_share_find(struct trans *t)
 {
     bool shares = trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED);
@@ -213,18 +220,18 @@ void trans_share_find(struct trans *t)
         move_bases(t, count, &t->insn[i]);
     }
     for (unsigned i = 0; i < t->count; i++)
-        if (t->member_of[i] != TRANS_NO_GROUP && !t->group[t->member_of[i]].followers)
+        if (t->member_of[i] != TRANS_NO_GROUP && !t->group[t->member_of[i]].followers && !is_of_stack(&t->group[t->member_of[i]]))
             t->member_of[i] = TRANS_NO_GROUP;
     find_stored(t);
 }
 
 /* --- emission --- */
 
-static void find_addend(struct trans *t, const struct trans_group *group)
+/* The lookup for a group: HOST_S1 is its first address, and HOST_S2 the addend. */
+static void look_up(struct trans *t, const struct trans_group *group)
 {
     struct emit *e = &t->e;
 
-    trans_flags_keep(t);
     if (group->index == REG_NONE)
         emit_lea(e, HOST_S1, trans_home(group->base), (int32_t)group->lo);
     else
@@ -232,8 +239,53 @@ static void find_addend(struct trans *t, const struct trans_group *group)
     emit_test_crossing(e, HOST_S1, (unsigned)(group->hi - group->lo), HOST_S2);
     trans_cold_from(trans_cold(t, COLD_UNSHARED), emit_jcc(e, CC_NZ));
     trans_lookup_entry(t, HOST_S1, 1, group->write);
+}
+
+static int32_t stack_slot(const struct trans *t)
+{
+    return t->mode & BLOCK_USER ? CTX_USER_STACK : CTX_STACK;
+}
+
+/* The stack is mostly in the page where it was last: if all accesses lie in that, no table is asked. */
+static void find_on_stack(struct trans *t, const struct trans_group *group)
+{
+    struct emit *e = &t->e;
+
+    emit_lea(e, HOST_S1, HOST_SP, (int32_t)group->lo);
+    emit_op_mem(e, OP_SUB_LOAD, true, HOST_S1, HOST_CTX, stack_slot(t));
+    emit_op_imm32(e, EXT_CMP, HOST_S1, (int32_t)(PAGE_SIZE - (group->hi - group->lo)));
+    struct trans_cold *cold = trans_cold(t, COLD_STACK);
+    cold->at = (uint8_t)t->at;
+    trans_cold_from(cold, emit_jcc(e, CC_A));
+    emit_load_ctx(e, HOST_S2, stack_slot(t) + 8);
+    cold->back = e->rw;
+}
+
+void trans_share_cold(struct trans *t, const struct trans_cold *cold)
+{
+    const struct trans_group *group = &t->group[t->member_of[cold->at]];
+    struct emit *e = &t->e;
+
+    t->at = cold->at;
+    t->insn_start = (uint8_t *)(uintptr_t)cold->restart;
+    look_up(t, group);
+    if (group->write) {
+        emit_and_page_start(e, HOST_S1);
+        emit_store_ctx(e, HOST_S1, stack_slot(t));
+        emit_store_ctx(e, HOST_S2, stack_slot(t) + 8);
+    }
+    emit_land_at(emit_jmp(e), cold->back, e);
+}
+
+static void find_addend(struct trans *t, const struct trans_group *group)
+{
+    trans_flags_keep(t);
+    if (is_of_stack(group))
+        find_on_stack(t, group);
+    else
+        look_up(t, group);
     if (group->stored)
-        emit_store_ctx(e, HOST_S2, CTX_ADDEND(group->slot));
+        emit_store_ctx(&t->e, HOST_S2, CTX_ADDEND(group->slot));
 }
 
 bool trans_shared(struct trans *t)
