@@ -122,8 +122,9 @@ int insn_decode(const struct soft_vm *, struct insn *, const uint8_t *bytes, uns
 /* Where a rewritten instruction finds its operands on the host. */
 struct insn_rewrite {
     uint8_t map[GPR_COUNT]; /* guest GPR -> host GPR, for explicit operands */
-    uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index + mem_disp] */
+    uint8_t mem_base;       /* the memory operand becomes [mem_base + mem_index * mem_scale + mem_disp] */
     uint8_t mem_index;      /* or REG_NONE */
+    uint8_t mem_scale;
     int32_t mem_disp;
     bool rm_in_memory; /* ModRM.rm, which names a register that is only read, becomes [mem_base + mem_disp] */
 };

@@ -16,6 +16,7 @@ struct fields {
     unsigned reg;   /* ModRM.reg with its extension bits */
     unsigned base;  /* ModRM.rm or SIB.base with its extension bit */
     unsigned index; /* SIB.index; 0 without one */
+    unsigned shift; /* SIB.scale */
     bool mem;
     bool sib;
     bool scaled;  /* EVEX: a displacement of a byte counts in units of the operand */
@@ -38,7 +39,7 @@ static void put_modrm(struct encoder *e, const struct fields *f)
     unsigned mod = !f->disp && (f->base & 7) != 5 ? 0 : short_disp ? 1 : 2;
     put(e, mod << 6 | (f->reg & 7) << 3 | (f->sib ? 4 : f->base & 7));
     if (f->sib)
-        put(e, (f->index & 7) << 3 | (f->base & 7));
+        put(e, (uint8_t)(f->shift << 6 | (f->index & 7) << 3 | (f->base & 7)));
     for (unsigned i = 0; i < (mod == 2 ? 4 : mod); i++)
         put(e, (uint8_t)((uint32_t)f->disp >> (8 * i)));
 }
@@ -200,6 +201,8 @@ int insn_rewrite(const struct insn *insn, const struct insn_rewrite *rw, uint8_t
         f.sib = rw->mem_index != REG_NONE || (f.base & 7) == 4;
         if (rw->mem_index == REG_NONE)
             f.index = f.sib ? 4 : 0; /* index 4 = none */
+        else
+            f.shift = (unsigned)__builtin_ctz(rw->mem_scale);
     }
     switch (insn->encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX: return rewrite_vex(&e, insn, rw, &f);

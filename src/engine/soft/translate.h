@@ -49,8 +49,9 @@ struct trans_group {
     uint8_t slot;
     uint8_t leader; /* instruction */
     unsigned followers;
-    int64_t at;     /* what base has moved by since the leader */
-    int64_t lo, hi; /* all lie within [base + lo, base + hi) as base was at the leader */
+    int32_t base_at; /* what base has moved by since the leader */
+    int64_t at;      /* and the address, index included */
+    int64_t lo, hi;  /* all lie within [base + lo, base + hi) as base was at the leader */
 };
 
 struct trans {
@@ -66,6 +67,7 @@ struct trans {
     uint16_t off[CACHE_BLOCK_INSNS];  /* guest offsets in the page */
     uint16_t live[CACHE_BLOCK_INSNS]; /* arithmetic flags that must survive up to the instruction's own commit */
     struct trans_group group[CACHE_BLOCK_INSNS];
+    int32_t base_at[CACHE_BLOCK_INSNS];   /* of a member: its group's */
     uint8_t member_of[CACHE_BLOCK_INSNS]; /* an instruction's group, or TRANS_NO_GROUP */
     /* The guest register whose value HOST_S1 or HOST_S2 has, or REG_NONE. Not for an instruction that may leave and begin once more. */
     uint8_t held[2];

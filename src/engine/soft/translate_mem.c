@@ -210,6 +210,7 @@ static void start_map(struct insn_rewrite *rw)
     for (unsigned i = 0; i < GPR_COUNT; i++)
         rw->map[i] = (uint8_t)trans_home(i);
     rw->mem_base = rw->mem_index = REG_NONE;
+    rw->mem_scale = 1;
     rw->mem_disp = 0;
     rw->rm_in_memory = false;
 }
@@ -311,15 +312,17 @@ static bool with_shared_memory(struct trans *t, const struct insn *insn, const s
     struct insn_rewrite rw;
 
     trans_shared(t);
-    if (insn->mem.index != REG_NONE) {
-        emit_op_sib(&t->e, OP_LEA, true, HOST_S1, base, trans_home(insn->mem.index), insn->mem.scale, 0);
-        t->held[0] = REG_NONE;
-        base = HOST_S1;
-    }
     start_map(&rw);
-    rw.mem_base = (uint8_t)base;
-    rw.mem_index = HOST_S2;
-    rw.mem_disp = (int32_t)insn->mem.disp;
+    if (insn->mem.index == REG_NONE) {
+        rw.mem_base = (uint8_t)base;
+        rw.mem_index = HOST_S2;
+        rw.mem_disp = (int32_t)insn->mem.disp;
+    } else {
+        rw.mem_base = HOST_S2;
+        rw.mem_index = (uint8_t)trans_home(insn->mem.index);
+        rw.mem_scale = insn->mem.scale;
+        rw.mem_disp = (int32_t)insn->mem.disp + t->base_at[t->at];
+    }
     return emit_rewritten(t, insn, &rw, h, scratch);
 }
 

@@ -7,7 +7,8 @@
  * Accesses through the same base register, whose value changes between them by constants at most, mostly lie within a page: a structure's
  * fields, a stack frame, what a function pushes and pops. The first of them, the leader, looks its page up and checks that all of
  * them lie in it; the followers use what it found, the addend. That is in HOST_S2 as long as nothing else needs this register, and then in
- * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time.
+ * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time. Where there is an index, the addend has the base's value
+ * at the leader on top, so that it and the index are an address.
  *
  * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away.
  *
@@ -66,8 +67,7 @@ static bool access_of(const struct insn *insn, struct access *a)
         insn->addrsize != 8 || m->base == REG_NONE || m->vsib || m->rip_relative || m->seg == SEG_FS || m->seg == SEG_GS ||
         trans_home(m->base) == REG_NONE || m->disp < -SPAN_MAX * 256 || m->disp > SPAN_MAX * 256)
         return false;
-    /* With an index the address takes HOST_S1. */
-    if (m->index != REG_NONE && (trans_home(m->index) == REG_NONE || homeless_operands(insn) > 0))
+    if (m->index != REG_NONE && trans_home(m->index) == REG_NONE)
         return false;
     *a = (struct access){.base = m->base,
                          .index = m->index,
@@ -128,6 +128,7 @@ static void move_bases(struct trans *t, unsigned count, const struct insn *insn)
         if (!group->open)
             continue;
         group->open = keeps_base(insn, group->base, &delta) && (group->index == REG_NONE || keeps_base(insn, group->index, &index_delta));
+        group->base_at += delta;
         group->at += delta + (int64_t)index_delta * group->scale;
     }
 }
@@ -217,6 +218,7 @@ void trans_share_find(struct trans *t)
     for (unsigned i = 0; i < t->count; i++) {
         struct access a;
         t->member_of[i] = shares && access_of(&t->insn[i], &a) ? find_group(t, &count, i, &a) : TRANS_NO_GROUP;
+        t->base_at[i] = t->member_of[i] == TRANS_NO_GROUP ? 0 : t->group[t->member_of[i]].base_at;
         move_bases(t, count, &t->insn[i]);
     }
     for (unsigned i = 0; i < t->count; i++)
@@ -284,6 +286,8 @@ static void find_addend(struct trans *t, const struct trans_group *group)
         find_on_stack(t, group);
     else
         look_up(t, group);
+    if (group->index != REG_NONE)
+        emit_op_reg(&t->e, OP_ADD_LOAD, true, HOST_S2, trans_home(group->base));
     if (group->stored)
         emit_store_ctx(&t->e, HOST_S2, CTX_ADDEND(group->slot));
 }
