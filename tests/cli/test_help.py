@@ -6,7 +6,7 @@ import pytest
 
 from conftest import BINARY
 
-OPTIONS = ["name", "engine", "cpus", "pin", "memory", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work", "fw-cfg",
+OPTIONS = ["name", "engine", "cpus", "pin", "memory", "code-cache", "kernel", "initrd", "append", "console", "disk", "net", "rng", "queue-work", "fw-cfg",
            "no-reboot", "debug-exit", "gdb", "stats", "config"]
 COMMANDS = ["run", "probe", "list", "pause", "resume", "stop", "reset", "nmi", "kill", "console", "screen", "stat", "trace"]
 

@@ -63,7 +63,7 @@ def test_no_process_is_left_behind(umbra, kernel):
 def test_every_setting_that_help_names_is_taken_as_help_shows_it(umbra, tmp_path):
     """What fails each time is the kernel, which does not exist: the parser took everything."""
     (tmp_path / "vm.json").write_text("{}")
-    samples = {"name": "box", "engine": "soft", "cpus": "1", "pin": "0", "memory": "64M", "kernel": "/nonexistent", "initrd": "/none",
+    samples = {"name": "box", "engine": "soft", "cpus": "1", "pin": "0", "memory": "64M", "code-cache": "64M", "kernel": "/nonexistent", "initrd": "/none",
                "append": "quiet", "console": "none", "disk": "d.img,ro", "net": "user", "rng": "on,rate=4K", "queue-work": "inline",
                "fw-cfg": "opt/a=vm.json", "gdb": "unix:g.sock",
                "stats": "s.json", "config": "vm.json"}

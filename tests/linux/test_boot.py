@@ -94,7 +94,7 @@ def test_a_terminal_that_does_not_answer_is_24_by_80():
 
 def test_it_runs_without_a_terminal():
     """Input from a pipe, output to a pipe."""
-    argv = vm.command_line(vm.KERNEL, vm.INITRD, vm.APPEND, "256M", True, ())
+    argv = vm.command_line(vm.BINARY, vm.KERNEL, vm.INITRD, vm.APPEND, "256M", True, ())
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
             output = b""
@@ -114,7 +114,7 @@ def test_it_runs_without_a_terminal():
 @pytest.mark.umbra_only
 def test_it_runs_with_standard_input_closed(tmp_path):
     log = tmp_path / "console"
-    argv = vm.command_line(vm.KERNEL, vm.INITRD, vm.APPEND + " rdinit=/bin/poweroff", "256M", True, ("--console", f"file:{log}"))
+    argv = vm.command_line(vm.BINARY, vm.KERNEL, vm.INITRD, vm.APPEND + " rdinit=/bin/poweroff", "256M", True, ("--console", f"file:{log}"))
     done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *argv], capture_output=True, timeout=vm.BOOT_TIMEOUT * vm.SCALE, check=False)
     assert done.returncode == 0, done.stderr
 
