@@ -45,6 +45,8 @@ struct piece {
           "1: mov rax, [rsp]; ret")                                                                                                        \
     piece(stack_unshared, 0,                                                                                                               \
           "push rax; mov [rbx], rcx; push r11; mov rdx, [rsi]; pop r14; mov [rdi], r14; pop r10; push qword ptr [r9]")                     \
+    piece(as_long_as_a_block_can_be, 0,                                                                                                    \
+          "cmp rax, rdx; .rept 31; lea r14, [r14 + 1]; .endr; .rept 32; rep movsw; .endr; .rept 8; adc rax, 1; .endr; mov [rbx], rax")     \
     piece(calls, 0,                                                                                                                        \
           "call 1f; call 1f; cmp rax, rdx; call 1f; ud2; 1: adc [rbx], rax; ret")                                                          \
     piece(calls_deep, 0,                                                                                                                   \

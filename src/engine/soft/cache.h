@@ -16,7 +16,7 @@
 #ifndef CACHE_BLOCK_INSNS
 #define CACHE_BLOCK_INSNS 64 /* at most, in one block */
 #endif
-#define BLOCK_MAX_CODE KIB(16) /* host bytes of one block, and of its cold part, with room to spare */
+#define BLOCK_MAX_CODE KIB(32) /* host bytes of one block, and of its cold part, with room to spare */
 #define CACHE_MAX_LINKS BIT(21)
 #define BLOCK_MAX_BRANCHES 3 /* conditional ones within a block, not at its end */
 #define BLOCK_MAX_ROUNDS 8U  /* of a loop in one block */

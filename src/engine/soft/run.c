@@ -236,7 +236,10 @@ static bool is_one_page(gpa_t a, gpa_t b)
     return ALIGN_DOWN(a, PAGE_SIZE) == ALIGN_DOWN(b, PAGE_SIZE);
 }
 
-/* The block that a link leads to, linked from now on; NULL: none. A near one's is in the page that runs, whose present mapping serves. */
+/*
+ * The block that a link leads to, linked from now on; NULL: none, or gone by now. A near one's is in the page that runs, whose present mapping
+ * serves.
+ */
 static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
@@ -248,15 +251,16 @@ static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
     cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
     if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, !link->far, &to) != SOFT_OK)
         return NULL;
-    smp_lock(cpu); /* both blocks may be gone when it is there */
-    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation && !from->dropped && !to->dropped &&
-        to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) && (link->far || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
+    smp_lock(cpu); /* all blocks may be gone when it is there */
+    bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
+    if (there && !from->dropped && !to->dropped && to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) &&
+        (link->far || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
         cache_link(cpu->svm, link, to);
     smp_unlock(cpu);
-    return to;
+    return there ? to : NULL;
 }
 
-/* A jump led to a block that is not mapped at cpu->rip, or of which nobody knows that it is since the last flush. The one that is; NULL: none. */
+/* A jump led to a block that is not mapped at cpu->rip, or of which nobody knows that it is since the last flush. The one that is; NULL: none, or gone. */
 static struct block *resolve_stale(struct soft_cpu *cpu, uint32_t mode)
 {
     struct soft_cache *cache = cpu->svm->cache;
@@ -271,10 +275,11 @@ static struct block *resolve_stale(struct soft_cpu *cpu, uint32_t mode)
         return b;
     jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, b);
     smp_lock(cpu);
-    if (atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation)
+    bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
+    if (there)
         cache_cut_far_links(cpu->svm, led_to);
     smp_unlock(cpu);
-    return b;
+    return there ? b : NULL;
 }
 
 static int step_at(struct soft_cpu *cpu, uint64_t guest_off)

@@ -127,6 +127,7 @@ void trans_step_exit(struct trans *t)
 
 struct trans_cold *trans_cold(struct trans *t, enum trans_cold_kind kind)
 {
+    BUG_ON(t->cold_count == TRANS_MAX_COLD);
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
     *cold = (struct trans_cold){.kind = kind, .flags_saved = t->flags_saved, .guest_off = t->off[t->at], .restart = t->insn_start};

@@ -11,8 +11,8 @@ enum trans_cold_kind {
     COLD_EXIT,     /* leaves for what exit says */
     COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
     COLD_FAR,      /* goes on at guest_off, out of the page */
-    COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves with exit as COLD_NEXT does */
-    COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have: exit is CODE_EXIT_NEXT's operand */
+    COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves as COLD_NEXT does */
+    COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have */
     COLD_STACK,    /* the stack is not in the page where it was last */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
 };
@@ -64,8 +64,8 @@ struct trans {
     const uint8_t *page; /* guest bytes */
 
     struct insn insn[CACHE_BLOCK_INSNS];
-    uint16_t off[CACHE_BLOCK_INSNS];  /* guest offsets in the page */
-    uint16_t live[CACHE_BLOCK_INSNS]; /* arithmetic flags that must survive up to the instruction's own commit */
+    uint16_t off[CACHE_BLOCK_INSNS + 1]; /* guest offsets in the page; the last is where the block ends */
+    uint16_t live[CACHE_BLOCK_INSNS];    /* arithmetic flags that must survive up to the instruction's own commit */
     struct trans_group group[CACHE_BLOCK_INSNS];
     int32_t base_at[CACHE_BLOCK_INSNS];   /* of a member: its group's */
     uint8_t member_of[CACHE_BLOCK_INSNS]; /* an instruction's group, or TRANS_NO_GROUP */
