@@ -195,6 +195,7 @@ suites = \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases $(CASES)" \
 	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --cases 100" \
+	anywhere-ubsan "build/ubsan/tests/insn/anywhere_test --seed $(SEED) --cases 20" \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
@@ -238,7 +239,7 @@ test-images:
 test-variants:
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
 	@$(MAKE) --no-print-directory -j$(JOBS) m=asan build/asan/umbra unit-tests
-	@$(MAKE) --no-print-directory -j$(JOBS) m=ubsan build/ubsan/umbra
+	@$(MAKE) --no-print-directory -j$(JOBS) m=ubsan build/ubsan/umbra build/ubsan/tests/insn/anywhere_test
 	@$(MAKE) --no-print-directory -j$(JOBS) m=stress build/stress/umbra
 	@$(MAKE) --no-print-directory -j$(JOBS) m=fuzz fuzzers
 

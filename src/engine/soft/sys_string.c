@@ -148,6 +148,11 @@ static int side_open(const struct string_op *op, struct side *side, uint64_t *n)
     return SOFT_OK;
 }
 
+/* Elements lie at any address. */
+typedef uint16_t guest16 __attribute__((aligned(1), may_alias));
+typedef uint32_t guest32 __attribute__((aligned(1), may_alias));
+typedef uint64_t guest64 __attribute__((aligned(1), may_alias));
+
 static int side_load(const struct string_op *op, const struct side *side, uint64_t *value)
 {
     *value = 0;
@@ -155,9 +160,9 @@ static int side_load(const struct string_op *op, const struct side *side, uint64
         return mmu_read(op->cpu, side->gva, value, op->size, MMU_READ);
     switch (op->size) {
     case 1: *value = *side->host; break;
-    case 2: *value = *(const volatile uint16_t *)(const void *)side->host; break;
-    case 4: *value = *(const volatile uint32_t *)(const void *)side->host; break;
-    default: *value = *(const volatile uint64_t *)(const void *)side->host;
+    case 2: *value = *(const volatile guest16 *)(const void *)side->host; break;
+    case 4: *value = *(const volatile guest32 *)(const void *)side->host; break;
+    default: *value = *(const volatile guest64 *)(const void *)side->host;
     }
     return SOFT_OK;
 }
