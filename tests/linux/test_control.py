@@ -91,20 +91,20 @@ def test_an_nmi_reaches_the_kernel():
 
 
 def test_two_more_consoles_see_and_type_what_the_first_does():
-    with vm.Vm(extra=["--name", "shared"]) as guest, Console("shared") as second, Console("shared") as third:
-        for console in (second, third):
-            console.expect("Ctrl-a d leaves it")
-        guest.prompt()
-        time.sleep(0.5)
-        second.send("echo from the sec''ond\r")
-        for console in (guest, second, third):
-            console.expect("from the second\r\n")
-        third.send("\x01d")
-        assert third.wait() == 0
-        guest.run("true")
-        guest.send("poweroff\r")
-        assert guest.wait() == 0 and second.wait() == 0
-        assert "the VM 'shared' has ended" in second.output
+    with vm.Vm(extra=["--name", "shared"]) as guest:
+        guest.prompt()  # only then is there surely a VM of that name
+        with Console("shared") as second, Console("shared") as third:
+            for console in (second, third):
+                console.expect("Ctrl-a d leaves it")
+            second.send("echo from the sec''ond\r")
+            for console in (guest, second, third):
+                console.expect("from the second\r\n")
+            third.send("\x01d")
+            assert third.wait() == 0
+            guest.run("true")
+            guest.send("poweroff\r")
+            assert guest.wait() == 0 and second.wait() == 0
+            assert "the VM 'shared' has ended" in second.output
 
 
 def test_a_virtio_console_follows_the_window_of_whoever_attached_last(tmp_path):
