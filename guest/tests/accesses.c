@@ -174,6 +174,41 @@ static void many_accesses_stop_at_the_fault(void)
     check_eq(fault.cr2, (word)end + 8);
 }
 
+/* Not in one block with an access that sets them, which lockstep carries out twice. */
+static __attribute__((noinline)) uint64_t accessed_and_dirty(const volatile uint64_t *pte)
+{
+    return *pte & (PTE_A | PTE_D);
+}
+
+/* Reads that a write follows in the same page take no right to write, and leave the page clean when the write does not come about. */
+static void reads_before_a_write_only_read(void)
+{
+    volatile uint64_t *p = page_alloc(), *pte = pte_at(EDGE, 1);
+    uint64_t sum;
+
+    p[0] = 0;
+    p[1] = 5;
+    for (unsigned i = 0; i < 20; i++) {
+        map_page(EDGE, (void *)p, PTE_P | PTE_W);
+        TRY("mov (%1), %0; add 8(%1), %0; " AT "mov (%2), %0; mov %0, 16(%1)", : "=&a"(sum) : "D"(EDGE), "S"(EDGE + PAGE_SIZE) : "memory");
+        check_pf(0, EDGE + PAGE_SIZE);
+        check_eq(sum, 5);
+        check_eq(accessed_and_dirty(pte), PTE_A);
+        __asm__ volatile("mov (%1), %0; test %0, %0; jz 1f; mov %0, 16(%1); 1: add 8(%1), %0" : "=&a"(sum) : "D"(EDGE) : "memory");
+        check_eq(sum, 5);
+        check_eq(accessed_and_dirty(pte), PTE_A);
+        __asm__ volatile("mov 16(%1), %0; add 8(%1), %0; mov %0, 16(%1); add 16(%1), %0" : "=&a"(sum) : "D"(EDGE) : "memory");
+        check_eq(sum, 10 * (i + 1));
+        check_eq(accessed_and_dirty(pte), PTE_A | PTE_D);
+        map_page(EDGE, (void *)p, PTE_P);
+        TRY("mov 16(%1), %0; add 8(%1), %0; " AT "mov %0, 16(%1); add 16(%1), %0", : "=&a"(sum) : "D"(EDGE) : "memory");
+        check_pf(PF_P | PF_W, EDGE + 16);
+        check_eq(sum, 5 * (i + 2));
+        check_eq(p[2], 5 * (i + 1));
+        check_eq(accessed_and_dirty(pte), PTE_A);
+    }
+}
+
 /* SDM vol. 2 REP: the elements before the fault are done, and the registers say how many. */
 static void string_instructions_stop_at_the_fault(void)
 {
@@ -258,6 +293,24 @@ static void an_instruction_in_two_pages(void)
     }
 }
 
+/* The same block reads and writes a page that is code one time and another one not. */
+static void code_that_is_read_and_written(void)
+{
+    uint8_t *code = page_alloc(), *data = page_alloc();
+
+    map_page(EDGE, code, PTE_P | PTE_W);
+    map_page(EDGE + PAGE_SIZE, data, PTE_P | PTE_W);
+    for (uint32_t i = 0; i < 200; i++) {
+        uint64_t at = EDGE + (i & 1) * PAGE_SIZE;
+        if (i % 20 == 0)
+            write_constant(code + 100, i);
+        __asm__ volatile("mov 101(%0), %%eax; add $2, %%eax; incl (%0); mov %%eax, 101(%0)" : : "D"(at) : "memory", "rax");
+        check_eq(((function)(EDGE + 100))(0), i / 20 * 20 + (i % 20 / 2 + 1) * 2);
+        check_eq(bytes_at((uint8_t *)at, 4), i / 2 + 1);
+        check_eq(bytes_at(data + 101, 4), (i + 1) / 2 * 2);
+    }
+}
+
 static void code_changed_through_another_mapping(void)
 {
     uint8_t *code = page_alloc();
@@ -330,8 +383,10 @@ GUEST_TESTS({"every size at every offset", every_size_and_offset}, {"vectors acr
             {"a crossing store is all or nothing", a_crossing_store_is_all_or_nothing},
             {"many accesses at every offset", many_accesses_at_every_offset},
             {"many accesses stop at the fault", many_accesses_stop_at_the_fault},
+            {"reads before a write only read", reads_before_a_write_only_read},
             {"string instructions stop at the fault", string_instructions_stop_at_the_fault},
             {"changed code runs changed", changed_code_runs_changed}, {"an instruction in two pages", an_instruction_in_two_pages},
+            {"code that is read and written", code_that_is_read_and_written},
             {"code changed through another mapping", code_changed_through_another_mapping},
             {"a block may change itself", a_block_may_change_itself}, {"code across two pages", code_across_two_pages},
             {"a mapping that moves takes its code along", a_mapping_that_moves_takes_its_code_along},

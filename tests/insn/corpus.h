@@ -29,6 +29,21 @@ struct piece {
           "mov [rsi], rax")                                                                                                                \
     piece(shared_read_then_written, 0,                                                                                                     \
           "mov rax, [rbx]; mov rdx, [rbx + 8]; mov [rbx + 8], rax; mov [rbx], rdx; xchg [rbx + 16], rax")                                  \
+    piece(shared_read_first, 0,                                                                                                            \
+          "cmp rax, rdx; mov r10, [rbx]; mov rax, [rbx + 8]; mov [rbx + 16], rax; setc [rbx + 25]; mov rax, [rsi + rcx * 8]; "             \
+          "mov rdx, [r12 + 8]; mov [rsi + rcx * 8 + 8], rdx; mov [r12], rax; mov rdx, [r12 + 16]; adc rdx, [rbx + 32]; mov [rsi], rdx")    \
+    piece(shared_read_first_behind_branches, 0,                                                                                            \
+          "mov rax, [rbx]; cmp rax, rdx; jb 1f; mov [rbx + 8], rax; 1: mov rdx, [rbx + 16]; mov r10, [rsi]; mov [rsi + 8], rdx; jno 2f; "  \
+          "mov [rsi + 16], rax; 2: adc rax, [rsi + 24]; mov [rbx + 24], rax; mov [rsi + 32], r10")                                         \
+    piece(shared_read_first_in_a_loop, 0,                                                                                                  \
+          "mov ecx, 10; 1: mov rax, [rsi]; add rax, [rdi]; add rsi, 8; add rdi, 8; mov [rdi - 8], rax; dec ecx; jnz 1b; setp [rbx]")       \
+    piece(shared_read_first_on_the_stack, 0,                                                                                               \
+          "pop rax; pop r10; mov rdx, [rsp + 8]; push rdx; push r10; mov [rsp - 24], rax; call 1f; mov rax, [rsp]; push 7; pop rdx; ud2; " \
+          "1: pop r11; push r11; ret")                                                                                                     \
+    piece(shared_read_first_of_code, PIECE_CHANGES,                                                                                        \
+          "lea rdi, [rip + 1f]; mov al, [rdi + 1]; inc al; mov [rdi + 1], al; mov rcx, [rbx]; 1: mov dl, 1; mov [rsi], dl; "               \
+          "lea rdi, [rip + 3f]; mov ecx, 10; 2: mov rax, [rdi]; add rax, rcx; mov [rdi + 8], rax; mov [rdi], rcx; dec ecx; jnz 2b; ud2; "  \
+          "3: .quad 1, 2")                                                                                                                 \
     piece(flags_kept, 0,                                                                                                                   \
           "cmp rax, rdx; mov r10, [rbx]; mov [rsi], r10; setc al; cmovg rdx, [r8]; adc rdx, [rdi]; sbb [rbp], rdx; jc 1f; "                \
           "inc qword ptr [rbx]; 1: seto [r12]; pushfq; pop rax")                                                                           \

@@ -140,6 +140,7 @@ struct cache_miss {
     uint8_t size;
     uint8_t gva_reg : 4; /* the host register that had the address */
     uint8_t write : 1;
+    uint8_t mixed : 1; /* it serves reads, after which writes are certain to follow: translate_share.c */
 } __attribute__((packed));
 
 struct cache_operand {

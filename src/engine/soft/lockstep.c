@@ -223,7 +223,8 @@ static bool fill(struct soft_cpu *cpu, const struct cache_miss *miss)
     uint32_t changes = mmu_changes(cpu);
 
     return ((gva ^ (gva + miss->size - 1)) & ~PAGE_MASK) == 0 && gva_is_canonical(gva) &&
-           mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) == SOFT_OK && mmu_changes(cpu) == changes;
+           mmu_fill(cpu, gva, miss->write ? MMU_WRITE : MMU_READ) == SOFT_OK && mmu_changes(cpu) == changes &&
+           (!miss->mixed || mmu_has_write_entry(cpu, gva));
 }
 
 /* Runs the block once, filling shadow entries as it goes. */

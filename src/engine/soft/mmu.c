@@ -206,6 +206,11 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
     return SOFT_SLOW;
 }
 
+bool mmu_has_write_entry(const struct soft_cpu *cpu, gva_t gva)
+{
+    return shadow_lookup(&cpu->mmu->shadow, gva, cpu->cpl == 3, true);
+}
+
 /*
  * The shadow tables serve step like a TLB: the first access of a page walks, the others do not. They see bits 47:0 alone:
  * a structure that begins at a canonical address (the TSS) may run on past the last one.

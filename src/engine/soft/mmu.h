@@ -49,6 +49,8 @@ int mmu_host(struct soft_cpu *, gva_t gva, unsigned n, unsigned access, void **h
  * SOFT_SLOW: step must carry the instruction out (it also raises what there is to raise).
  */
 int mmu_fill(struct soft_cpu *, gva_t gva, unsigned access);
+/* Whether writes of translated code find an entry at gva. */
+bool mmu_has_write_entry(const struct soft_cpu *, gva_t gva);
 
 /*
  * Instruction side: gpa of the code byte at gva, by a small cache that every flush empties. SOFT_OK or

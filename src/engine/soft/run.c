@@ -304,7 +304,10 @@ static bool note_unaligned(struct soft_cpu *cpu, const struct cache_miss *miss)
     return there;
 }
 
-/* A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. */
+/*
+ * A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. SOFT_SLOW with *code, or
+ * NULL: on in a block that shares no lookups.
+ */
 static int handle_miss(struct soft_cpu *cpu, const void **code)
 {
     const struct cache_miss *at = cache_operand(cpu);
@@ -316,11 +319,18 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
     cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss.guest_off;
     if (cache_is_unaligned_miss(cpu) && !note_unaligned(cpu, at))
         return SOFT_OK;
+    *code = NULL;
+    if (miss.mixed && crosses)
+        return SOFT_SLOW;
     cpu->stats.misses_crossing += crosses;
     if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss.write ? MMU_WRITE : MMU_READ) != SOFT_OK)
         return soft_step(cpu);
     if (mmu_changes(cpu) != changes)
         return SOFT_OK; /* the block may rely on what is no more */
+    if (miss.mixed && !mmu_has_write_entry(cpu, gva)) {
+        cpu->stats.misses_unshared++;
+        return SOFT_SLOW;
+    }
     *code = (const uint8_t *)at + miss.restart;
     return SOFT_SLOW; /* once more */
 }
@@ -458,6 +468,10 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
             result = handle_miss(cpu, &code);
             if (result != SOFT_SLOW)
                 return result;
+            if (!code)
+                code = unshared_code(cpu, mode);
+            if (!code)
+                return soft_step(cpu);
             continue;
         default: BUG_ON(true);
         }

@@ -77,7 +77,7 @@ struct soft_stats {
     uint64_t flushes[FLUSH_CAUSES]; /* by cause: as many as all, nonglobal and page together */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;
     /* What translated code missed: served by a fill, the guest's own fault, a device, a page that may not be written here, a page's end. */
-    uint64_t misses_filled, misses_faulted, misses_device, misses_protected, misses_crossing, misses_unaligned;
+    uint64_t misses_filled, misses_faulted, misses_device, misses_protected, misses_crossing, misses_unaligned, misses_unshared;
     uint64_t exceptions[32], interrupts, nmis, software_interrupts;
     uint64_t syscalls, msr_accesses, msr_faults, cr_writes, cr3_writes, cr4_writes, invpcids, cpuids, hlts;
     uint64_t run_ticks, translate_ticks; /* host TSC, on the way outside of sleep, and within the translator */

@@ -36,6 +36,7 @@ static const struct {
     {"misses_protected", COUNTER(misses_protected)},
     {"misses_crossing", COUNTER(misses_crossing)},
     {"misses_unaligned", COUNTER(misses_unaligned)},
+    {"misses_unshared", COUNTER(misses_unshared)},
     {"blocks_translated", COUNTER(blocks_translated)},
     {"guest_bytes_translated", COUNTER(bytes_translated)},
     {"page_walks", COUNTER(page_walks)},

@@ -193,7 +193,8 @@ static void emit_miss(struct trans *t, const struct trans_cold *cold)
     struct cache_miss miss = {.guest_off = (uint16_t)cold->guest_off,
                               .size = (uint8_t)cold->size,
                               .gva_reg = (uint8_t)(cold->gva_reg & 0xf),
-                              .write = cold->write};
+                              .write = cold->write,
+                              .mixed = cold->kind == COLD_MIXED};
 
     emit_call_to(e, t->cache->call[CODE_EXIT_MISS][cold->flags_saved]);
     miss.restart = (int32_t)(cold->restart - e->rw);
@@ -213,6 +214,14 @@ static void emit_unaligned(struct trans *t, const struct trans_cold *cold)
     emit_land_short(e, often);
 }
 
+/* On with the block that shares no lookups, at the running page's guest offset. The branch for where nobody knows it. */
+static uint8_t *emit_unshared(struct trans *t, int32_t guest_off)
+{
+    emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
+    emit_lea(&t->e, HOST_S1, HOST_S1, guest_off);
+    return trans_jump(t, t->mode | BLOCK_UNSHARED);
+}
+
 static void emit_cold(struct trans *t, const struct trans_cold *cold)
 {
     struct emit *e = &t->e;
@@ -225,10 +234,11 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     switch (cold->kind) {
     case COLD_MISS: emit_miss(t, cold); break;
     case COLD_EXIT: emit_exit(t, cold->exit, (uint32_t)cold->guest_off); break;
-    case COLD_UNSHARED:
-        emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
-        emit_lea(e, HOST_S1, HOST_S1, cold->guest_off);
-        emit_land_at(trans_jump(t, t->mode | BLOCK_UNSHARED), t->cache->exit_unshared, e);
+    case COLD_UNSHARED: emit_land_at(emit_unshared(t, cold->guest_off), t->cache->exit_unshared, e); break;
+    case COLD_MIXED:
+        emit_land(e, emit_unshared(t, cold->guest_off));
+        trans_share_address(t, cold->at);
+        emit_miss(t, cold);
         break;
     case COLD_FAR: emit_far(t, cold->guest_off); break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));

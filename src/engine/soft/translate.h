@@ -10,6 +10,7 @@ enum trans_cold_kind {
     COLD_MISS,     /* a shadow lookup found nothing */
     COLD_EXIT,     /* leaves for what exit says */
     COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
+    COLD_MIXED,    /* the same, but where there is none yet, a fill may help: a mixed group's lookup found nothing */
     COLD_FAR,      /* goes on at guest_off, out of the page */
     COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves as COLD_NEXT does */
     COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have */
@@ -25,8 +26,8 @@ struct trans_cold {
     bool flags_saved; /* as in struct trans */
     int32_t guest_off;
     enum code_exit exit;
-    uint8_t at;          /* of COLD_STACK: the instruction */
-    const uint8_t *back; /* and where its code goes on */
+    uint8_t at;          /* of COLD_STACK and COLD_MIXED: the instruction */
+    const uint8_t *back; /* of COLD_STACK: where its code goes on */
     uint32_t jump;       /* of COLD_NEXT: CODE_EXIT_NEXT's operand */
     /* Of a miss: */
     unsigned gva_reg; /* holds the address */
@@ -44,6 +45,8 @@ struct trans_group {
     uint8_t base;         /* a guest register with a home */
     uint8_t index, scale; /* and another one, or REG_NONE */
     bool write;           /* into the write table, which serves reads too */
+    bool mixed;           /* the leader only reads */
+    bool certain;         /* whoever comes by the leader comes here */
     bool open;            /* more may follow */
     bool stored;          /* CTX_ADDEND(slot) has the addend for those that find it gone from HOST_S2 */
     uint8_t slot;
@@ -168,6 +171,8 @@ void trans_lookup(struct trans *, unsigned gva_reg, unsigned size, bool write);
 
 /* The same of an address that is aligned: only whether the page has an entry. */
 void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool write);
+/* The same with cold code of the caller's for a page that has none. The flags are lost. */
+void trans_find_entry(struct trans *, struct trans_cold *, unsigned gva_reg, bool write);
 
 /* --- shared lookups: translate_share.c --- */
 
@@ -175,6 +180,8 @@ void trans_lookup_entry(struct trans *, unsigned gva_reg, unsigned size, bool wr
 void trans_share_find(struct trans *);
 /* COLD_STACK's code. */
 void trans_share_cold(struct trans *, const struct trans_cold *);
+/* The first address of the group that begins at instruction number i, into HOST_S1, before that instruction. */
+void trans_share_address(struct trans *, unsigned i);
 /* What HOST_S2 has behind an instruction, of the code that was emitted for it. */
 void trans_share_emitted(struct trans *, unsigned i);
 /*

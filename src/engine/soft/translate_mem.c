@@ -135,7 +135,7 @@ static struct trans_cold *cold_miss(struct trans *t, unsigned gva_reg, unsigned 
     return cold;
 }
 
-static void find_entry(struct trans *t, struct trans_cold *cold, unsigned gva_reg, bool write)
+void trans_find_entry(struct trans *t, struct trans_cold *cold, unsigned gva_reg, bool write)
 {
     struct emit *e = &t->e;
     bool user = t->mode & BLOCK_USER;
@@ -150,7 +150,7 @@ static void find_entry(struct trans *t, struct trans_cold *cold, unsigned gva_re
 
 void trans_lookup_entry(struct trans *t, unsigned gva_reg, unsigned size, bool write)
 {
-    find_entry(t, cold_miss(t, gva_reg, size, write), gva_reg, write);
+    trans_find_entry(t, cold_miss(t, gva_reg, size, write), gva_reg, write);
 }
 
 void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
@@ -168,7 +168,7 @@ void trans_lookup(struct trans *t, unsigned gva_reg, unsigned size, bool write)
         cold->unaligned = emit_jcc(e, CC_NZ);
         cold->aligned = e->rw;
     }
-    find_entry(t, cold, gva_reg, write);
+    trans_find_entry(t, cold, gva_reg, write);
 }
 
 /* --- the instruction itself --- */

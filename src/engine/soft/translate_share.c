@@ -17,6 +17,11 @@
  *
  * Where they do not lie in one page, the code goes on at the leader in another block of the same instructions, which shares nothing
  * (BLOCK_UNSHARED). It is found through a jump cache of its own, and leads back to blocks that share.
+ *
+ * A group may begin with reads and go on with writes: then it is mixed, and its leader looks into the write table, whose entries serve reads too.
+ * A read must not need the right to write, nor set the D bit. So where there is no such entry and a fill for a read makes none, the code goes
+ * on in the unshared block. There the write makes the entry, for the next time, or else leaves for step, which costs more than the detour. That
+ * is why the write must be certain to follow the leader, with no branch in between.
  */
 
 #define SPAN_MAX 128 /* bytes: the longer, the more often does a page end within */
@@ -127,6 +132,7 @@ static void move_bases(struct trans *t, unsigned count, const struct insn *insn)
         int32_t delta, index_delta = 0;
         if (!group->open)
             continue;
+        group->certain &= !trans_is_conditional(insn);
         group->open = keeps_base(insn, group->base, &delta) && (group->index == REG_NONE || keeps_base(insn, group->index, &index_delta));
         group->base_at += delta;
         group->at += delta + (int64_t)index_delta * group->scale;
@@ -139,8 +145,10 @@ static bool joins(struct trans_group *group, const struct access *a)
     int64_t lo = MIN(group->lo, group->at + a->disp), hi = MAX(group->hi, group->at + a->disp + (int64_t)a->size);
 
     if (!group->open || group->base != a->base || group->index != a->index || (a->index != REG_NONE && group->scale != a->scale) ||
-        (a->write && !group->write) || hi - lo > SPAN_MAX)
+        (a->write && !group->write && !group->certain) || hi - lo > SPAN_MAX)
         return false;
+    group->mixed |= a->write && !group->write;
+    group->write |= a->write;
     group->lo = lo;
     group->hi = hi;
     group->followers++;
@@ -177,6 +185,7 @@ static uint8_t find_group(struct trans *t, unsigned *count, unsigned i, const st
                                             .scale = (uint8_t)a->scale,
                                             .write = a->write,
                                             .open = true,
+                                            .certain = true,
                                             .slot = (uint8_t)slot,
                                             .leader = (uint8_t)i,
                                             .lo = a->disp,
@@ -229,18 +238,33 @@ void trans_share_find(struct trans *t)
 
 /* --- emission --- */
 
-/* The lookup for a group: HOST_S1 is its first address, and HOST_S2 the addend. */
-static void look_up(struct trans *t, const struct trans_group *group)
+void trans_share_address(struct trans *t, unsigned i)
 {
+    const struct trans_group *group = &t->group[t->member_of[i]];
     struct emit *e = &t->e;
 
     if (group->index == REG_NONE)
         emit_lea(e, HOST_S1, trans_home(group->base), (int32_t)group->lo);
     else
         emit_op_sib(e, OP_LEA, true, HOST_S1, trans_home(group->base), trans_home(group->index), group->scale, (int32_t)group->lo);
-    emit_test_crossing(e, HOST_S1, (unsigned)(group->hi - group->lo), HOST_S2);
-    trans_cold_from(trans_cold(t, COLD_UNSHARED), emit_jcc(e, CC_NZ));
-    trans_lookup_entry(t, HOST_S1, 1, group->write);
+}
+
+/* The lookup for a group: HOST_S1 is its first address, and HOST_S2 the addend. */
+static void look_up(struct trans *t, const struct trans_group *group)
+{
+    struct emit *e = &t->e;
+    struct trans_cold *cold = trans_cold(t, group->mixed ? COLD_MIXED : COLD_UNSHARED);
+
+    cold->at = (uint8_t)t->at;
+    cold->size = (unsigned)(group->hi - group->lo);
+    cold->gva_reg = HOST_S1;
+    trans_share_address(t, t->at);
+    emit_test_crossing(e, HOST_S1, cold->size, HOST_S2);
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
+    if (group->mixed)
+        trans_find_entry(t, cold, HOST_S1, true);
+    else
+        trans_lookup_entry(t, HOST_S1, 1, group->write);
 }
 
 static int32_t stack_slot(const struct trans *t)
