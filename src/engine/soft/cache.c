@@ -214,22 +214,37 @@ void cache_insert(struct soft_vm *svm, struct block *b)
     atomic_store_explicit(hash, number, memory_order_release);
 }
 
+static bool is_one_page(gpa_t a, gpa_t b)
+{
+    return ALIGN_DOWN(a, PAGE_SIZE) == ALIGN_DOWN(b, PAGE_SIZE);
+}
+
+static const uint8_t *link_target(const struct block_link *link, const struct block *from, const struct block *to)
+{
+    switch (link->kind) {
+    case LINK_NEAR: return to->code + (link->guest_off > (from->gpa & PAGE_MASK) ? to->poll_size : 0);
+    case LINK_RETURN:
+        if (!block_crosses(to) && is_one_page(from->gpa, to->gpa))
+            return to->dispatch + to->landing_off;
+        break;
+    case LINK_FAR: break;
+    }
+    return to->dispatch;
+}
+
 void cache_link(struct soft_vm *svm, struct block_link *link, struct block *to)
 {
     struct soft_cache *cache = svm->cache;
     const struct block *from = &cache->blocks[link->from];
-    const uint8_t *target = to->dispatch;
 
-    BUG_ON(from->dropped || to->dropped || (block_crosses(to) && !link->far));
+    BUG_ON(from->dropped || to->dropped || (link->kind == LINK_NEAR && (block_crosses(to) || !is_one_page(from->gpa, to->gpa))));
     if (link->to != BLOCK_NONE)
         return;
     link->to = (uint32_t)(to - cache->blocks);
     link->next = to->incoming;
     to->incoming = (uint32_t)(link - cache->links);
     cache->links_made++;
-    if (!link->far)
-        target = to->code + (link->guest_off > (from->gpa & PAGE_MASK) ? to->poll_size : 0);
-    emit_patch(link->site, target - cache->mem.rx + cache->mem.rw);
+    emit_patch(link->site, link_target(link, from, to) - cache->mem.rx + cache->mem.rw);
 }
 
 /* Takes a link out of its target's list. */
@@ -254,7 +269,7 @@ void cache_cut_far_links(struct soft_vm *svm, struct block *b)
 
     for (uint32_t n = b->incoming, next; n != LINK_NONE; n = next) {
         next = cache->links[n].next;
-        if (cache->links[n].far)
+        if (cache->links[n].kind != LINK_NEAR)
             cut(cache, &cache->links[n]);
     }
 }
@@ -270,6 +285,8 @@ static void drop_block(struct soft_cache *cache, struct block *b)
     for (unsigned n = 0; n < b->link_count; n++)
         cut(cache, &cache->links[b->first_link + n]);
     emit_store32(b->check, UINT32_MAX); /* no page: what jump caches have of it leads to CODE_EXIT_STALE from now on */
+    if (!block_crosses(b))
+        emit_patch_jmp(b->dispatch + b->landing_off - cache->mem.rx + cache->mem.rw, b->stale); /* and what return caches have */
     atomic_uint *at = &cache->hash[hash_of(b->gpa, b->mode)];
     while (atomic_load_explicit(at, memory_order_relaxed) != number)
         at = &cache->blocks[atomic_load_explicit(at, memory_order_relaxed)].next_hash;

@@ -49,12 +49,15 @@ struct block_mark {
 
 /*
  * A jump to another block, which is patched. A near one stays in the guest page and hands over the host's flags; a far one leads to any page:
- * HOST_S1 has the address, flags are in CTX_SAVE_FLAGS, and the target finds out whether it is what the guest has mapped there.
+ * HOST_S1 has the address, flags are in CTX_SAVE_FLAGS, and the target finds out whether it is what the guest has mapped there. A call's link is
+ * what its return address gets in the return cache.
  */
+enum link_kind { LINK_NEAR, LINK_FAR, LINK_RETURN };
+
 struct block_link {
     uint8_t *site;     /* writable address of the rel32 */
     uint8_t *unlinked; /* writable address of the code that leaves for lack of a target */
-    bool far;
+    enum link_kind kind;
     uint16_t guest_off;    /* near: the target, from the page's start */
     uint16_t flags_wanted; /* near: arithmetic flags that it hands over; others may be anything */
     uint32_t from, to;     /* blocks; to may be BLOCK_NONE */
@@ -87,6 +90,12 @@ struct block {
      */
     uint8_t *dispatch;
     uint8_t *check;
+    /*
+     * Returns to the page of the call come in behind that look, landing_off bytes after dispatch: nothing was unmapped since the call, or
+     * the return cache would have forgotten it. stale: writable address of the way out, where a dropped block's returns are sent.
+     */
+    uint8_t landing_off;
+    uint8_t *stale;
 };
 
 /* Why translated code was left. A call of common code tells, and behind it stands the operand, in words of 32 bits. */
@@ -209,7 +218,8 @@ struct block *cache_block_at(struct soft_cache *, const void *pc, const struct b
 /*
  * --- jump caches: rip -> code, one per vCPU and privilege; translated code looks into them inline ---
  *
- * They know nothing of the guest's mappings, and keep what they have when those change: the block itself looks whether it is mapped.
+ * They know nothing of the guest's mappings, and keep what they have when those change: the block itself looks whether it is mapped. Not so
+ * the return caches below.
  */
 
 #define JUMP_CACHES 8        /* by BLOCK_USER, BLOCK_CODE32 and BLOCK_UNSHARED; what is in one is for one value of the mode's other bits */
@@ -226,7 +236,7 @@ struct jump_entry {
 
 /*
  * In front of these, a cache of return addresses for each, by the stack pointer: a call enters where its return leads, so that returns look
- * at few lines of memory. Its code is a far link's.
+ * at few lines of memory. Its code is a return link's.
  */
 #define RETURN_ENTRIES 512
 #define RETURN_CACHE_BYTES (RETURN_ENTRIES * sizeof(struct jump_entry))
@@ -244,6 +254,8 @@ struct jump_cache {
 int jump_cache_init(struct jump_cache *, unsigned k, uint8_t *tables, const struct soft_cache *, struct err *);
 void jump_cache_fini(struct jump_cache *);
 void jump_cache_flush(struct jump_cache *);
+/* Of a vCPU's caches, those of user or supervisor forget where returns lead: a page that code was in may be mapped there no longer. */
+void jump_caches_forget_returns(struct jump_cache *, bool user);
 void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *);
 
 static inline uint32_t jump_index(uint64_t rip)

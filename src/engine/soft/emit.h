@@ -434,6 +434,24 @@ static inline void emit_store32(uint8_t *at, uint32_t value)
     __atomic_store_n((uint32_t *)(void *)at, value, __ATOMIC_RELEASE);
 }
 
+/* jmp rel32 over the first bytes of an instruction, in one store: emit_align_jmp() was called before that was emitted. */
+static inline void emit_patch_jmp(uint8_t *at, const uint8_t *target)
+{
+    uint64_t *word = (uint64_t *)(void *)((uintptr_t)at & ~(uintptr_t)7);
+    unsigned shift = ((uintptr_t)at & 7) * 8;
+    uint64_t jmp = 0xe9 | (uint64_t)(uint32_t)(target - (at + 5)) << 8;
+
+    __atomic_store_n(word, (*word & ~(0xffffffffffULL << shift)) | jmp << shift, __ATOMIC_RELEASE);
+}
+
+/* Pads so that the five bytes from here on lie within eight aligned ones. */
+static inline void emit_align_jmp(struct emit *e)
+{
+    unsigned at = (uintptr_t)e->rw & 7;
+
+    emit_nop(e, at > 3 ? 8 - at : 0);
+}
+
 /* Pads so that a rel32 that starts `ahead` bytes from here lies within eight aligned bytes and can be patched in one store. */
 static inline void emit_align_site(struct emit *e, unsigned ahead)
 {

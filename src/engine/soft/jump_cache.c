@@ -49,6 +49,13 @@ void jump_cache_flush(struct jump_cache *jc)
     jc->filled_count = 0;
 }
 
+void jump_caches_forget_returns(struct jump_cache *jc, bool user)
+{
+    for (unsigned k = 0; k < JUMP_CACHES; k++)
+        if (jc[k].mode && !(k & BLOCK_UNSHARED) && !!(k & BLOCK_USER) == user)
+            flush_returns(&jc[k]);
+}
+
 void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b)
 {
     uint32_t i = jump_index(rip);

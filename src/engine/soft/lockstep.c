@@ -212,9 +212,9 @@ enum block_end {
 
 static enum block_end by_link(struct soft_cpu *cpu, const struct block_link *link)
 {
-    cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    cpu->rip = link->kind != LINK_NEAR ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
     cpu->lockstep->flags_linked = link->flags_wanted;
-    return link->far ? BLOCK_ENDED : BLOCK_LINKED;
+    return link->kind != LINK_NEAR ? BLOCK_ENDED : BLOCK_LINKED;
 }
 
 static bool fill(struct soft_cpu *cpu, const struct cache_miss *miss)

@@ -30,6 +30,7 @@ struct soft_mmu {
     struct soft_shadow shadow;
     uint32_t fetch_gen[2]; /* [global]; never 0, so that zeroed entries are invalid */
     struct fetch_entry fetch[FETCH_ENTRIES];
+    uint32_t fetches_lost[2]; /* the shadow tables' when the return caches were right */
 };
 
 /* One page of an access: where its bytes are. */
@@ -117,6 +118,19 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 static void forget_stacks(struct soft_cpu *cpu)
 {
     SLOT(cpu, CTX_USER_STACK) = SLOT(cpu, CTX_STACK) = CTX_NO_PAGE;
+}
+
+/* Returns come in behind the look whether their page is mapped: where it may no longer be, they are forgotten. */
+static void forget_returns(struct soft_cpu *cpu)
+{
+    struct soft_mmu *mmu = cpu->mmu;
+
+    for (unsigned user = 0; user < 2; user++) {
+        if (mmu->fetches_lost[user] == mmu->shadow.fetches_lost[user])
+            continue;
+        mmu->fetches_lost[user] = mmu->shadow.fetches_lost[user];
+        jump_caches_forget_returns(cpu->jump, user);
+    }
 }
 
 static enum fill_cause fill_cause(const struct soft_cpu *cpu, const struct shadow_fill *f, bool write, bool dirtied)
@@ -438,6 +452,7 @@ void mmu_allow_fetch(struct soft_cpu *cpu, gva_t gva)
     if (f->tag != (ALIGN_DOWN(gva, PAGE_SIZE) | (cpu->cpl == 3)) || f->gen != mmu->fetch_gen[f->global])
         return; /* another page has taken its place: it is asked for once more */
     shadow_allow_fetch(&mmu->shadow, gva, ram_page(cpu->svm->mem, f->gpa), f->shift, cpu->cpl == 3, f->global);
+    forget_returns(cpu); /* the list was full */
     if (mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);
 }
@@ -459,6 +474,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
     forget_stacks(cpu);
     cpu->stats.flushes_all++;
     shadow_flush(&cpu->mmu->shadow, true);
+    forget_returns(cpu);
     fetch_flush(cpu->mmu, false);
     fetch_flush(cpu->mmu, true);
 }
@@ -468,6 +484,7 @@ void mmu_flush_nonglobal(struct soft_cpu *cpu)
     forget_stacks(cpu);
     cpu->stats.flushes_nonglobal++;
     shadow_flush(&cpu->mmu->shadow, false);
+    forget_returns(cpu);
     fetch_flush(cpu->mmu, false);
 }
 
@@ -477,7 +494,9 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
 
     forget_stacks(cpu);
     cpu->stats.flushes_page++;
-    if (shadow_flush_page(&cpu->mmu->shadow, gva)) {
+    bool large = shadow_flush_page(&cpu->mmu->shadow, gva);
+    forget_returns(cpu);
+    if (large) {
         cpu->stats.flushes_large_page++;
         fetch_flush(cpu->mmu, false);
         fetch_flush(cpu->mmu, true);
@@ -505,6 +524,7 @@ void mmu_maintain(struct soft_cpu *cpu)
     soft_vec_park(cpu);
     forget_stacks(cpu);
     shadow_maintain(&cpu->mmu->shadow);
+    forget_returns(cpu);
     fetch_flush(cpu->mmu, false); /* which of its pages are large is forgotten */
     fetch_flush(cpu->mmu, true);
 }

@@ -248,13 +248,14 @@ static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
     uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
     struct block *to;
 
-    cpu->rip = link->far ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
-    if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, !link->far, &to) != SOFT_OK)
+    bool near = link->kind == LINK_NEAR;
+    cpu->rip = !near ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, near, &to) != SOFT_OK)
         return NULL;
     smp_lock(cpu); /* all blocks may be gone when it is there */
     bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
     if (there && !from->dropped && !to->dropped && to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) &&
-        (link->far || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
+        (!near || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
         cache_link(cpu->svm, link, to);
     smp_unlock(cpu);
     return there ? to : NULL;

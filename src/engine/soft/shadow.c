@@ -154,8 +154,11 @@ static void list_flush(struct soft_shadow *s, struct shadow_list *list)
 
 static void fetches_flush(struct soft_shadow *s, struct shadow_fetches *f)
 {
-    for (uint32_t i = 0; i < f->count; i++)
-        s->fetch[!!(f->records[i] & RECORD_USER)][f->records[i] & RECORD_INDEX] = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        bool user = f->records[i] & RECORD_USER;
+        s->fetch[user][f->records[i] & RECORD_INDEX] = 0;
+        s->fetches_lost[user]++;
+    }
     f->count = 0;
 }
 
@@ -253,8 +256,10 @@ static void region_clear(struct soft_shadow *s, uint64_t number)
             soft_zero_words(&s->table[user][first], REGION_ENTRIES);
         if (*region & table_bit(user, true))
             soft_zero_words(&s->table[user][MMU_TABLE_ENTRIES + first], REGION_ENTRIES);
-        if (*region & REGION_FETCH)
+        if (*region & REGION_FETCH) {
             soft_zero_words((uint64_t *)(void *)&s->fetch[user][first], REGION_ENTRIES / 2);
+            s->fetches_lost[user]++;
+        }
     }
     *region &= (uint8_t)~REGION_LARGE;
 }
@@ -282,8 +287,10 @@ bool shadow_flush_page(struct soft_shadow *s, gva_t gva)
             s->table[user][index] = 0;
         if (s->regions[number] & table_bit(user, true))
             s->table[user][MMU_TABLE_ENTRIES + index] = 0;
-        if (s->regions[number] & REGION_FETCH)
+        if (s->regions[number] & REGION_FETCH && s->fetch[user][index]) {
             s->fetch[user][index] = 0;
+            s->fetches_lost[user]++;
+        }
     }
     return false;
 }
@@ -321,6 +328,7 @@ bool shadow_maintain(struct soft_shadow *s)
         BUG_ON(p != s->table[user]);
         list_forget(s, &s->list[user]);
         s->fetches[user].count = 0;
+        s->fetches_lost[user]++;
     }
     BUG_ON(reserve(2 * FETCH_TABLE_BYTES, s->fetch[1]) != s->fetch[1]);
     BUG_ON(reserve(REGION_COUNT, s->regions) != s->regions);

@@ -76,10 +76,11 @@ struct soft_shadow {
     uint32_t *fetch[2];         /* [user]: the fetch tables, behind the others */
     struct shadow_list list[2]; /* [global] */
     struct shadow_fetches fetches[2];
-    uint8_t *regions;    /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
-    uint8_t *giants;     /* per 1 GiB of gva: whether a 1 GiB page was filled */
-    uint64_t page_count; /* of guest memory */
-    uint32_t populated;  /* table pages */
+    uint32_t fetches_lost[2]; /* [user]: times that entries of the fetch table were taken away */
+    uint8_t *regions;         /* per 2 MiB of gva: which table pages are populated, and was a large page filled */
+    uint8_t *giants;          /* per 1 GiB of gva: whether a 1 GiB page was filled */
+    uint64_t page_count;      /* of guest memory */
+    uint32_t populated;       /* table pages */
     uint32_t populated_limit;
     bool reclaim;     /* populated went past its limit: shadow_maintain() has work */
     uint32_t changes; /* times that entries were taken away */

@@ -147,14 +147,14 @@ struct trans_cold *trans_cold_step(struct trans *t)
     return cold;
 }
 
-void trans_link(struct trans *t, uint8_t *site, bool far, int64_t guest_off, uint16_t flags)
+void trans_link(struct trans *t, uint8_t *site, enum link_kind kind, int64_t guest_off, uint16_t flags)
 {
     struct block *b = t->block;
 
     BUG_ON(b->link_count == BLOCK_MAX_LINKS);
     t->cache->links[b->first_link + b->link_count++] = (struct block_link){.site = site,
-                                                                           .far = far,
-                                                                           .guest_off = far ? 0 : (uint16_t)guest_off,
+                                                                           .kind = kind,
+                                                                           .guest_off = kind == LINK_NEAR ? (uint16_t)guest_off : 0,
                                                                            .flags_wanted = flags,
                                                                            .from = (uint32_t)(b - t->cache->blocks),
                                                                            .to = BLOCK_NONE};
@@ -171,7 +171,7 @@ static void emit_far(struct trans *t, int64_t guest_off)
     trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
     trans_flags_hand_over(t);
     emit_align_site(&t->e, 1);
-    trans_link(t, emit_jmp(&t->e), true, guest_off, FLAG_ARITH);
+    trans_link(t, emit_jmp(&t->e), LINK_FAR, guest_off, FLAG_ARITH);
 }
 
 void trans_goto(struct trans *t, int64_t guest_off)
@@ -180,7 +180,7 @@ void trans_goto(struct trans *t, int64_t guest_off)
         if (t->wanted_behind)
             trans_flags_use(t);
         emit_align_site(&t->e, 1);
-        trans_link(t, emit_jmp(&t->e), false, guest_off, t->wanted_behind);
+        trans_link(t, emit_jmp(&t->e), LINK_NEAR, guest_off, t->wanted_behind);
     } else {
         emit_far(t, guest_off);
     }
@@ -246,6 +246,7 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     case COLD_STACK: trans_share_cold(t, cold); break;
     case COLD_STALE:
         t->flags_saved = true;
+        t->block->stale = e->rw;
         emit_exit(t, CODE_EXIT_STALE, (uint32_t)(t->block - t->cache->blocks));
         break;
     }
@@ -257,7 +258,7 @@ static void emit_link_exits(struct trans *t)
         struct block_link *link = &t->cache->links[t->block->first_link + n];
         link->unlinked = t->e.rw;
         emit_land(&t->e, link->site);
-        t->flags_saved = link->far;
+        t->flags_saved = link->kind != LINK_NEAR;
         emit_exit(t, CODE_EXIT_LINK, t->block->first_link + n);
     }
 }
@@ -340,6 +341,8 @@ static void emit_dispatch_entry(struct trans *t)
         emit_page_number(e, HOST_S2, HOST_S2);
         emit_check(t, cold, b->next_gpa);
     }
+    emit_align_jmp(e);
+    b->landing_off = (uint8_t)(e->rw + e->rx_delta - b->dispatch);
     emit_and_page_start(e, HOST_S1);
     emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
     if (!t->count || t->live[0])

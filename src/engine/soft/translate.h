@@ -219,7 +219,7 @@ bool trans_is_linked(const struct trans *, int64_t guest_off);
 /* Ends the block: goes on at a guest offset from this page's start. */
 void trans_goto(struct trans *, int64_t guest_off);
 /* A branch to the guest offset, whose rel32 is the site's, which is whole in eight aligned bytes. */
-void trans_link(struct trans *, uint8_t *site, bool far, int64_t guest_off, uint16_t flags);
+void trans_link(struct trans *, uint8_t *site, enum link_kind, int64_t guest_off, uint16_t flags);
 /* New cold code at the running instruction. */
 struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
 /* Ends the block: goes on at the address in HOST_S1. */

@@ -214,7 +214,7 @@ static void remember_return(struct trans *t, unsigned value, unsigned scratch)
     return_index(t, scratch);
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
     emit_align_site(e, 3);
-    trans_link(t, emit_lea_rip(e, value), true, trans_end(t, t->at), FLAG_ARITH);
+    trans_link(t, emit_lea_rip(e, value), trans_end(t, t->at) < PAGE_SIZE ? LINK_RETURN : LINK_FAR, trans_end(t, t->at), FLAG_ARITH);
     emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, code));
 }
 
@@ -338,7 +338,7 @@ static void leave_by(struct trans *t, unsigned cc, int64_t off)
 {
     if (trans_is_linked(t, off)) {
         emit_align_site(&t->e, 2);
-        trans_link(t, emit_jcc(&t->e, cc), false, off, t->wanted_there[t->at]);
+        trans_link(t, emit_jcc(&t->e, cc), LINK_NEAR, off, t->wanted_there[t->at]);
     } else {
         struct trans_cold *cold = trans_cold(t, COLD_FAR);
         cold->guest_off = (int32_t)off;
