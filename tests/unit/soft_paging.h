@@ -36,6 +36,7 @@ struct fixture {
     struct soft_vm svm;
     struct vcpu vcpu;
     struct soft_cpu cpu;
+    struct jump_cache jump[JUMP_CACHES]; /* never used, and so nothing to forget */
 };
 
 static struct {
@@ -134,6 +135,7 @@ static inline int setup(void **state)
     f->vcpu.vm = &f->vm;
     f->cpu.svm = &f->svm;
     f->cpu.vcpu = &f->vcpu;
+    f->cpu.jump = f->jump;
     f->cpu.apic_base = APIC_BASE_DEFAULT | APIC_BASE_ENABLE;
     assert_int_equal(smc_init(&f->svm, &e), 0);
     assert_int_equal(mmu_init(&f->cpu, &e), 0);
