@@ -258,5 +258,5 @@ static inline void allow_fetch(struct fixture *f, gva_t gva)
     gpa_t gpa;
 
     assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
-    mmu_allow_fetch(&f->cpu, gva);
+    assert_true(mmu_allow_fetch(&f->cpu, gva));
 }

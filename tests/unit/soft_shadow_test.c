@@ -303,16 +303,16 @@ static void code_may_be_jumped_to_where_it_was_asked_for(void **state)
 
     start_long(f);
     map_long(f, gva, DATA, PTE_P | PTE_W | PTE_U);
-    mmu_allow_fetch(&f->cpu, gva); /* nobody has found what is there */
+    assert_false(mmu_allow_fetch(&f->cpu, gva)); /* nobody has found what is there */
     assert_int_equal(fetch_table_entry(f, false, gva), 0);
     assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
     assert_int_equal(fetch_table_entry(f, false, gva), 0);
-    mmu_allow_fetch(&f->cpu, gva + 0x123);
+    assert_true(mmu_allow_fetch(&f->cpu, gva + 0x123));
     assert_int_equal(fetch_table_entry(f, false, gva), DATA / PAGE_SIZE + 1);
     assert_int_equal(fetch_table_entry(f, true, gva), 0);
     assert_int_equal(table_entry(f, false, false, gva), 0); /* it may not be read for that */
     f->cpu.cpl = 3;
-    mmu_allow_fetch(&f->cpu, gva); /* it was the supervisor who found it */
+    assert_false(mmu_allow_fetch(&f->cpu, gva)); /* it was the supervisor who found it */
     assert_int_equal(fetch_table_entry(f, true, gva), 0);
     allow_fetch(f, gva);
     assert_int_equal(fetch_table_entry(f, true, gva), DATA / PAGE_SIZE + 1);
@@ -320,7 +320,7 @@ static void code_may_be_jumped_to_where_it_was_asked_for(void **state)
     map_long(f, other, DATA + 0x1000, PTE_P | PTE_W | PTE_U);
     assert_int_equal(mmu_fetch(&f->cpu, other, &gpa, &hva), SOFT_OK);
     assert_int_equal(mmu_fetch(&f->cpu, gva, &gpa, &hva), SOFT_OK);
-    mmu_allow_fetch(&f->cpu, other);
+    assert_false(mmu_allow_fetch(&f->cpu, other));
     assert_int_equal(fetch_table_entry(f, true, other), 0);
 
     map_long(f, 0x1000, ROM_GPA, PTE_P | PTE_W | PTE_U);
@@ -347,7 +347,7 @@ static void flushes_forbid_fetches(void **state)
         assert_int_not_equal(fetch_table_entry(f, user, 0x1000), 0);
         assert_int_equal(fetch_table_entry(f, user, 0x2000), 0);
     }
-    mmu_allow_fetch(&f->cpu, 0x2000); /* what was found before a flush does not count */
+    assert_false(mmu_allow_fetch(&f->cpu, 0x2000)); /* what was found before a flush does not count */
     assert_int_equal(fetch_table_entry(f, true, 0x2000), 0);
     mmu_flush_all(&f->cpu);
     for (unsigned user = 0; user < 2; user++)

@@ -214,17 +214,12 @@ void cache_insert(struct soft_vm *svm, struct block *b)
     atomic_store_explicit(hash, number, memory_order_release);
 }
 
-static bool is_one_page(gpa_t a, gpa_t b)
-{
-    return ALIGN_DOWN(a, PAGE_SIZE) == ALIGN_DOWN(b, PAGE_SIZE);
-}
-
 static const uint8_t *link_target(const struct block_link *link, const struct block *from, const struct block *to)
 {
     switch (link->kind) {
     case LINK_NEAR: return to->code + (link->guest_off > (from->gpa & PAGE_MASK) ? to->poll_size : 0);
     case LINK_RETURN:
-        if (!block_crosses(to) && is_one_page(from->gpa, to->gpa))
+        if (block_in_page_of(to, from))
             return to->dispatch + to->landing_off;
         break;
     case LINK_FAR: break;
@@ -237,7 +232,7 @@ void cache_link(struct soft_vm *svm, struct block_link *link, struct block *to)
     struct soft_cache *cache = svm->cache;
     const struct block *from = &cache->blocks[link->from];
 
-    BUG_ON(from->dropped || to->dropped || (link->kind == LINK_NEAR && (block_crosses(to) || !is_one_page(from->gpa, to->gpa))));
+    BUG_ON(from->dropped || to->dropped || (link->kind == LINK_NEAR && !block_in_page_of(to, from)));
     if (link->to != BLOCK_NONE)
         return;
     link->to = (uint32_t)(to - cache->blocks);

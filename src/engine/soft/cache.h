@@ -187,6 +187,12 @@ static inline bool block_crosses(const struct block *b)
     return b->next_gpa != GPA_INVALID;
 }
 
+/* Whether the block lies, whole, in the page of the other one. */
+static inline bool block_in_page_of(const struct block *b, const struct block *other)
+{
+    return !block_crosses(b) && ALIGN_DOWN(b->gpa, PAGE_SIZE) == ALIGN_DOWN(other->gpa, PAGE_SIZE);
+}
+
 /* Room for a new block is made by dropping everything when the cache is full. The caller is alone (smp_exclusive_begin()). */
 bool cache_full(const struct soft_cache *);
 void cache_flush(struct soft_vm *);

@@ -444,17 +444,18 @@ bool mmu_fetched_anew(struct soft_cpu *cpu, gva_t gva)
     return anew;
 }
 
-void mmu_allow_fetch(struct soft_cpu *cpu, gva_t gva)
+bool mmu_allow_fetch(struct soft_cpu *cpu, gva_t gva)
 {
     struct soft_mmu *mmu = cpu->mmu;
     const struct fetch_entry *f = &mmu->fetch[(gva >> PAGE_SHIFT) % FETCH_ENTRIES];
 
     if (f->tag != (ALIGN_DOWN(gva, PAGE_SIZE) | (cpu->cpl == 3)) || f->gen != mmu->fetch_gen[f->global])
-        return; /* another page has taken its place: it is asked for once more */
+        return false;
     shadow_allow_fetch(&mmu->shadow, gva, ram_page(cpu->svm->mem, f->gpa), f->shift, cpu->cpl == 3, f->global);
     forget_returns(cpu); /* the list was full */
     if (mmu->shadow.reclaim)
         atomic_fetch_or(&cpu->attention, 1);
+    return true;
 }
 
 static void fetch_flush(struct soft_mmu *mmu, bool global)

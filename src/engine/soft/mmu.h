@@ -65,9 +65,10 @@ int mmu_fetch(struct soft_cpu *, gva_t gva, gpa_t *gpa, const uint8_t **hva);
 bool mmu_fetched_anew(struct soft_cpu *, gva_t gva);
 
 /*
- * Translated code of the page at gva, which mmu_fetch() has found, may be entered by jumps of translated code from now on. Parks nothing.
+ * Translated code of the page at gva, which mmu_fetch() has found, may be entered by jumps of translated code from now on. False where what
+ * that found is gone: then the code may not run, since nothing would make the return cache forget the page. Parks nothing.
  */
-void mmu_allow_fetch(struct soft_cpu *, gva_t gva);
+bool mmu_allow_fetch(struct soft_cpu *, gva_t gva);
 
 /* Each also empties the instruction side. All: CR0.PG, CR0.WP, CR4.PGE/PAE/PSE/SMEP..., EFER.NXE changed. */
 void mmu_flush_all(struct soft_cpu *);

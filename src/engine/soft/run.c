@@ -201,10 +201,8 @@ static int lookup(struct soft_cpu *cpu, uint32_t mode, bool linked, struct block
     *b = translate_find(cpu, &place, mode);
     if (!*b)
         return SOFT_SLOW;
-    mmu_allow_fetch(cpu, cpu->rip);
-    if (block_crosses(*b))
-        mmu_allow_fetch(cpu, cpu->rip + PAGE_SIZE);
-    return SOFT_OK;
+    bool allowed = mmu_allow_fetch(cpu, cpu->rip) && (!block_crosses(*b) || mmu_allow_fetch(cpu, cpu->rip + PAGE_SIZE));
+    return allowed ? SOFT_OK : SOFT_SLOW;
 }
 
 static void enter(struct soft_cpu *cpu, const void *code)
@@ -231,11 +229,6 @@ static void select_mode(struct soft_cpu *cpu, uint32_t mode)
     jump_cache_flush(jump_cache_of(cpu, mode | BLOCK_UNSHARED));
 }
 
-static bool is_one_page(gpa_t a, gpa_t b)
-{
-    return ALIGN_DOWN(a, PAGE_SIZE) == ALIGN_DOWN(b, PAGE_SIZE);
-}
-
 /*
  * The block that a link leads to, linked from now on; NULL: none, or gone by now. A near one's is in the page that runs, whose present mapping
  * serves.
@@ -246,16 +239,16 @@ static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
     struct block_link *link = &cache->links[cache_operand_word(cpu, 0)];
     const struct block *from = &cache->blocks[link->from];
     uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed);
+    bool near = link->kind == LINK_NEAR;
     struct block *to;
 
-    bool near = link->kind == LINK_NEAR;
-    cpu->rip = !near ? SLOT(cpu, CTX_TEMP) : SLOT(cpu, CTX_CODE_PAGE) + link->guest_off;
+    cpu->rip = near ? SLOT(cpu, CTX_CODE_PAGE) + link->guest_off : SLOT(cpu, CTX_TEMP);
     if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, near, &to) != SOFT_OK)
         return NULL;
     smp_lock(cpu); /* all blocks may be gone when it is there */
     bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
     if (there && !from->dropped && !to->dropped && to->mode == (from->mode & ~(uint32_t)BLOCK_UNSHARED) &&
-        (!near || (!block_crosses(to) && is_one_page(to->gpa, from->gpa))))
+        (!near || block_in_page_of(to, from)))
         cache_link(cpu->svm, link, to);
     smp_unlock(cpu);
     return there ? to : NULL;
