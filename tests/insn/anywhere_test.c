@@ -113,9 +113,10 @@ static void judge_event(const struct place *p, enum kind kind, bool exact, const
         fail(what, where, &t.end);
 }
 
-/* Everything translated anew, at the same addresses each time, and the tables filled. */
+/* Everything translated anew, at the same addresses each time, the tables filled, and the stack's page as this piece leaves it. */
 static void warm_up(void)
 {
+    mmu_flush_all(t.machine.cpu);
     cache_flush(t.machine.cpu->svm);
     memset(t.machine.cpu->svm->cache->unaligned, 0, sizeof(t.machine.cpu->svm->cache->unaligned));
     for (unsigned i = 0; i < 6; i++) {
@@ -130,8 +131,7 @@ static void load_for(enum pass pass)
     load();
     if (pass == PASS_COLD)
         mmu_flush_all(t.machine.cpu);
-    if (pass == PASS_UNALIGNED)
-        SLOT(t.machine.cpu, CTX_UNALIGNED) = 0;
+    SLOT(t.machine.cpu, CTX_UNALIGNED) = pass == PASS_UNALIGNED ? 0 : CACHE_UNALIGNED_PERIOD;
 }
 
 /* Runs with INT3 at a host instruction; whether it ended. */
@@ -462,6 +462,18 @@ static bool prepare(void)
     return !what;
 }
 
+/* Whether stores reach a page that code was made from: that is translated anew in each run, and never at the same addresses. */
+static bool changes_code(void)
+{
+    const struct soft_cache *cache = t.machine.cpu->svm->cache;
+
+    warm_up();
+    uint64_t dropped = cache->blocks_dropped;
+    load();
+    run_on();
+    return cache->blocks_dropped != dropped;
+}
+
 /* The corpus comes first: each piece with the page's end nowhere near (place 0), or that many bytes behind its start. */
 static void run_case(uint64_t seed, uint64_t number, bool every_kind)
 {
@@ -483,6 +495,8 @@ static void run_case(uint64_t seed, uint64_t number, bool every_kind)
     }
     if (!prepare())
         return;
+    if (!hand && changes_code())
+        t.flags |= PIECE_CHANGES;
     t.pieces++;
     interrupt_everywhere(&r, every_kind);
     if ((hand || every_kind) && !t.failed)

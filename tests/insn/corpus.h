@@ -33,7 +33,7 @@ struct piece {
           "cmp rax, rdx; mov r10, [rbx]; mov rax, [rbx + 8]; mov [rbx + 16], rax; setc [rbx + 25]; mov rax, [rsi + rcx * 8]; "             \
           "mov rdx, [r12 + 8]; mov [rsi + rcx * 8 + 8], rdx; mov [r12], rax; mov rdx, [r12 + 16]; adc rdx, [rbx + 32]; mov [rsi], rdx")    \
     piece(shared_read_first_behind_branches, 0,                                                                                            \
-          "mov rax, [rbx]; cmp rax, rdx; jb 1f; mov [rbx + 8], rax; 1: mov rdx, [rbx + 16]; mov r10, [rsi]; mov [rsi + 8], rdx; jno 2f; "  \
+          "cmp rax, rdx; mov rax, [rbx]; jb 1f; mov [rbx + 8], rax; 1: mov rdx, [rbx + 16]; mov r10, [rsi]; mov [rsi + 8], rdx; jno 2f; "  \
           "mov [rsi + 16], rax; 2: adc rax, [rsi + 24]; mov [rbx + 24], rax; mov [rsi + 32], r10")                                         \
     piece(shared_read_first_in_a_loop, 0,                                                                                                  \
           "mov ecx, 10; 1: mov rax, [rsi]; add rax, [rdi]; add rsi, 8; add rdi, 8; mov [rdi - 8], rax; dec ecx; jnz 1b; setp [rbx]")       \
@@ -195,6 +195,9 @@ struct piece {
     piece(interrupt_waits_for_sti, PIECE_SUPERVISOR,                                                                                       \
           "cli; mov ecx, 3; 1: inc qword ptr [rbx]; dec ecx; jnz 1b; add rax, rdx; sti; setc [rsi]; mov ecx, 4; "                          \
           "2: inc qword ptr [rdi]; dec ecx; jnz 2b")                                                                                       \
+    piece(interrupts_on_before_accesses_in_two_pages, PIECE_SUPERVISOR,                                                                    \
+          "cli; mov r8, rsp; and r8, -4096; mov [rsi], rax; sti; mov [r8 - 8], rax; mov [r8 + 8], rdx; mov [rsi + 8], rdx; "               \
+          "lea rsp, [r8 + 16]; cli; sti; push rax; push rdx; push rcx; cli; sti; pop r10; pop r11; mov [rsi + 16], r11")                   \
     piece(interrupt_waits_for_popf, PIECE_SUPERVISOR,                                                                                      \
           "pushfq; cli; mov ecx, 3; 1: inc qword ptr [rbx]; dec ecx; jnz 1b; add rax, rdx; popfq; setc [rsi]; "                            \
           "mov ecx, 4; 2: inc qword ptr [rdi]; dec ecx; jnz 2b")                                                                           \

@@ -299,8 +299,8 @@ static bool note_unaligned(struct soft_cpu *cpu, const struct cache_miss *miss)
 }
 
 /*
- * A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. SOFT_SLOW with *code, or
- * NULL: on in a block that shares no lookups.
+ * A shadow lookup found nothing: fill and go on at the instruction's start, as often as that helps, or step over it. It may be the one behind
+ * STI, so it is carried out before anybody looks for events. SOFT_SLOW with *code, or NULL: on in a block that shares no lookups.
  */
 static int handle_miss(struct soft_cpu *cpu, const void **code)
 {
@@ -312,7 +312,7 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
 
     cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + miss.guest_off;
     if (cache_is_unaligned_miss(cpu) && !note_unaligned(cpu, at))
-        return SOFT_OK;
+        return soft_step(cpu);
     *code = NULL;
     if (miss.mixed && crosses)
         return SOFT_SLOW;
@@ -320,7 +320,7 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
     if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss.write ? MMU_WRITE : MMU_READ) != SOFT_OK)
         return soft_step(cpu);
     if (mmu_changes(cpu) != changes)
-        return SOFT_OK; /* the block may rely on what is no more */
+        return soft_step(cpu); /* the block may rely on what is no more */
     if (miss.mixed && !mmu_has_write_entry(cpu, gva)) {
         cpu->stats.misses_unshared++;
         return SOFT_SLOW;

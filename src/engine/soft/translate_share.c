@@ -219,14 +219,19 @@ static bool is_of_stack(const struct trans_group *group)
     return group->base == GPR_RSP && group->index == REG_NONE;
 }
 
+/* The instruction behind STI leads to no other block, which would begin by looking for attention: nothing may come between the two. */
+static bool may_share(const struct trans *t, unsigned i)
+{
+    return trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED) && (i == 0 || t->insn[i - 1].mnemonic != ZYDIS_MNEMONIC_STI);
+}
+
 void trans_share_find(struct trans *t)
 {
-    bool shares = trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED);
     unsigned count = 0;
 
     for (unsigned i = 0; i < t->count; i++) {
         struct access a;
-        t->member_of[i] = shares && access_of(&t->insn[i], &a) ? find_group(t, &count, i, &a) : TRANS_NO_GROUP;
+        t->member_of[i] = may_share(t, i) && access_of(&t->insn[i], &a) ? find_group(t, &count, i, &a) : TRANS_NO_GROUP;
         t->base_at[i] = t->member_of[i] == TRANS_NO_GROUP ? 0 : t->group[t->member_of[i]].base_at;
         move_bases(t, count, &t->insn[i]);
     }
