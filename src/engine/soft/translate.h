@@ -235,3 +235,5 @@ void trans_cold_from(struct trans_cold *, uint8_t *site);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
 void trans_push_lookup(struct trans *);
 void trans_push_done(struct trans *);
+/* A pop's: the host address of the stack's top is HOST_S2 and the register that it returns, HOST_SP or HOST_S1. */
+unsigned trans_top_lookup(struct trans *);

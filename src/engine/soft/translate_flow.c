@@ -1,147 +1,10 @@
-/* Near control flow and the stack: jumps, calls, returns, pushes and pops. */
+/* Near control flow: jumps, calls and returns. */
 #include "engine/soft/translate.h"
 
 static const struct insn *current(const struct trans *t)
 {
     return &t->insn[t->at];
 }
-
-/* --- stack --- */
-
-bool trans_is_plain_stack(const struct insn *insn)
-{
-    if (insn->cls != INSN_STACK || insn->opsize * 8 != insn->mode_bits)
-        return false;
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_PUSH:
-    case ZYDIS_MNEMONIC_POP:
-        return insn->op[0].kind == OPERAND_GPR ||
-               (insn->mnemonic == ZYDIS_MNEMONIC_PUSH && (insn->op[0].kind == OPERAND_IMM || insn->has_mem));
-    case ZYDIS_MNEMONIC_LEAVE: return true;
-    default: return false;
-    }
-}
-
-void trans_push_lookup(struct trans *t)
-{
-    trans_lea(t, HOST_S1, HOST_SP, -(int32_t)trans_word(t));
-    trans_lookup(t, HOST_S1, trans_word(t), true);
-}
-
-void trans_push_done(struct trans *t)
-{
-    trans_lea(t, HOST_SP, HOST_SP, -(int32_t)trans_word(t));
-}
-
-static void push_gpr(struct trans *t, unsigned gpr)
-{
-    unsigned home = trans_home(gpr);
-
-    if (trans_shared(t)) {
-        unsigned value = trans_value(t, gpr, HOST_S1);
-        emit_op_sib(&t->e, OP_MOV_STORE, true, value, HOST_SP, HOST_S2, 1, -8);
-        trans_push_done(t);
-        return;
-    }
-    trans_push_lookup(t);
-    if (home != REG_NONE) {
-        emit_op_sib(&t->e, OP_MOV_STORE, trans_is_wide(t), home, HOST_S1, HOST_S2, 1, 0);
-    } else {
-        emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
-        emit_load_ctx(&t->e, HOST_S2, CTX_GPR((int)gpr));
-        emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
-    }
-    trans_push_done(t);
-}
-
-static void push_imm(struct trans *t, int32_t imm)
-{
-    if (trans_shared(t)) {
-        emit_mov_simm32(&t->e, HOST_S1, imm);
-        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
-        trans_push_done(t);
-        return;
-    }
-    trans_push_lookup(t);
-    emit_rex(&t->e, trans_is_wide(t), 0, HOST_S2, HOST_S1); /* mov [S1 + S2], imm32 */
-    emit8(&t->e, 0xc7);
-    emit8(&t->e, 0x04);
-    emit8(&t->e, (uint8_t)((HOST_S2 & 7) << 3 | (HOST_S1 & 7)));
-    emit32(&t->e, (uint32_t)imm);
-    trans_push_done(t);
-}
-
-/* The value waits in CTX_TEMP while the push's own lookup takes both scratch registers. */
-static bool push_mem(struct trans *t)
-{
-    unsigned gva = trans_address(t);
-
-    if (gva == REG_NONE)
-        return false;
-    trans_lookup(t, gva, trans_word(t), false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S2, gva, HOST_S2, 1, 0);
-    emit_store_ctx(&t->e, HOST_S2, CTX_TEMP);
-    trans_push_lookup(t);
-    emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
-    emit_load_ctx(&t->e, HOST_S2, CTX_TEMP);
-    emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
-    trans_push_done(t);
-    return true;
-}
-
-/* The host address of the stack's top is HOST_S2 and the register that it returns. */
-static unsigned lookup_top(struct trans *t)
-{
-    if (trans_shared(t))
-        return HOST_SP;
-    unsigned top = trans_pointer(t, HOST_SP);
-    trans_lookup(t, top, trans_word(t), false);
-    return top;
-}
-
-static void pop_gpr(struct trans *t, unsigned gpr)
-{
-    unsigned home = trans_home(gpr), to = home == REG_NONE ? HOST_S1 : home;
-
-    unsigned top = lookup_top(t);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), to, top, HOST_S2, 1, 0);
-    if (home == REG_NONE)
-        emit_store_ctx(&t->e, to, CTX_GPR((int)gpr));
-    if (gpr != GPR_RSP)
-        trans_lea(t, HOST_SP, HOST_SP, (int32_t)trans_word(t));
-}
-
-static void leave(struct trans *t)
-{
-    unsigned frame = trans_pointer(t, GPR_RBP);
-
-    trans_lookup(t, frame, trans_word(t), false);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S2, frame, HOST_S2, 1, 0);
-    trans_lea(t, HOST_SP, GPR_RBP, (int32_t)trans_word(t));
-    emit_mov(&t->e, GPR_RBP, HOST_S2);
-}
-
-bool trans_stack(struct trans *t)
-{
-    const struct insn *insn = current(t);
-
-    if (!trans_is_plain_stack(insn))
-        return false;
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_PUSH:
-        if (insn->has_mem)
-            return push_mem(t);
-        if (insn->op[0].kind == OPERAND_GPR)
-            push_gpr(t, insn->op[0].reg);
-        else
-            push_imm(t, (int32_t)insn->op[0].imm);
-        return true;
-    case ZYDIS_MNEMONIC_POP: pop_gpr(t, insn->op[0].reg); return true;
-    default: leave(t); return true;
-    }
-}
-
-/* --- control --- */
 
 static int32_t popped_by_return(const struct trans *t, const struct insn *insn)
 {
@@ -312,7 +175,7 @@ static bool emit_return(struct trans *t)
 {
     uint8_t *otherwise;
 
-    unsigned top = lookup_top(t);
+    unsigned top = trans_top_lookup(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
     trans_flags_hand_over(t);
     return_index(t, HOST_S2);
