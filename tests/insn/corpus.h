@@ -58,6 +58,12 @@ struct piece {
           "push rax; push r10; push 5; push qword ptr [rbx]; pop rcx; pop r11; pop rdx; pop rax; push rbp; mov rbp, rsp; "                 \
           "sub rsp, 32; mov [rbp - 8], rax; mov [rsp], rdx; call 1f; leave; push rsp; pop rsp; push -70000; pop r9; ud2; "                 \
           "1: mov rax, [rsp]; ret")                                                                                                        \
+    piece(stack_pointer_late, 0,                                                                                                           \
+          "push rax; push r10; mov rax, [r13 + 8]; sub rsp, 24; mov eax, 100; mov [rsp + 8], rdx; xor edx, edx; div qword ptr [r13]; "     \
+          "push rax; mov r11, [rsp + 16]; cqo; idiv qword ptr [r13 + 24]; add rsp, 24; lea rdx, [rsp + 8]; pop rcx; inc rcx; call 1f; "    \
+          "cmp rcx, rax; pop r9; sub rsp, 8; setc [rsp]; pop rax; ud2; "                                                                   \
+          "1: push rbx; push rsp; push rbp; sub rsp, 64; mov [rsp + 48], rcx; mov rbx, rsp; add rsp, 72; pop rbp; pop rbx; "               \
+          "cmp rbx, rsp; ret 8")                                                                                                           \
     piece(stack_unshared, 0,                                                                                                               \
           "push rax; mov [rbx], rcx; push r11; mov rdx, [rsi]; pop r14; mov [rdi], r14; pop r10; push qword ptr [r9]")                     \
     piece(as_long_as_a_block_can_be, 0,                                                                                                    \

@@ -38,13 +38,14 @@ enum block_mode {
     BLOCK_NO_TSC = 1 << 11, /* RDTSC faults */
 };
 
-/* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home. */
+/* Where one guest instruction begins: the state map. At its first host byte every guest register is in its home, but that RSP may be late. */
 struct block_mark {
     uint32_t host_off;        /* from the block's code */
     uint16_t guest_off : 14;  /* from the page's start */
     uint16_t flags_saved : 1; /* where the instruction itself faults, the arithmetic flags are in CTX_SAVE_FLAGS */
     uint16_t string : 1;      /* it is REP MOVS or REP STOS, which faults with host pointers in RSI and RDI: translate_string.c */
     uint16_t flags_dead;      /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
+    int16_t sp_late;          /* where the instruction itself faults, this is to be added to RSP */
 };
 
 /*

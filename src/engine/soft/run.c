@@ -353,6 +353,7 @@ static int handle_fault(struct soft_cpu *cpu)
                              (unsigned long long)cpu->host_fault.pc);
     if (mark->string)
         trans_string_faulted(cpu);
+    cpu->gpr[GPR_RSP] += (uint64_t)(int64_t)mark->sp_late;
     if (mark->flags_saved)
         cpu->rflags = (cpu->rflags & ~(uint64_t)FLAG_ARITH) | saved_flags(cpu);
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */

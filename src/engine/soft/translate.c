@@ -358,6 +358,7 @@ static struct block_mark *add_mark(struct trans *t)
     mark->guest_off = t->off[t->at];
     mark->flags_dead = t->at < t->count ? FLAG_ARITH & ~t->live[t->at] : 0;
     mark->flags_saved = mark->string = false;
+    mark->sp_late = (int16_t)t->sp_late;
     return mark;
 }
 
@@ -379,11 +380,13 @@ static void emit_count(struct trans *t, unsigned first)
 static void emit_body(struct trans *t)
 {
     trans_forget(t);
+    t->sp_late = 0;
     emit_count(t, 0);
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
         uint8_t link_count = t->block->link_count;
         bool flags_saved = t->flags_saved;
+        int32_t sp_late = t->sp_late;
         struct block_mark *mark = add_mark(t);
         t->insn_start = t->e.rw;
         t->tracked = false;
@@ -395,12 +398,16 @@ static void emit_body(struct trans *t)
             mark->flags_saved = t->flags_saved; /* one that touches flags ends with the host's, and began with them */
             if (trans_is_conditional(current(t)) && !t->ended)
                 emit_count(t, t->at + 1);
+            if (t->at + 1 == t->count || !trans_bears_late_sp(t, t->at + 1))
+                trans_settle_sp(t);
             continue;
         }
         t->e.rw = t->insn_start;
         t->cold_count = cold_count;
         t->flags_saved = flags_saved;
         t->block->link_count = link_count;
+        t->sp_late = sp_late;
+        trans_settle_sp(t);
         trans_step_exit(t);
     }
     if (t->ended)

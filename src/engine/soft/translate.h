@@ -86,7 +86,8 @@ struct trans {
     uint16_t wanted_behind, wanted_there[CACHE_BLOCK_INSNS];
     struct trans_cold cold[TRANS_MAX_COLD];
     unsigned cold_count;
-    bool ended; /* the last emitted instruction leaves the block */
+    bool ended;      /* the last emitted instruction leaves the block */
+    int32_t sp_late; /* guest RSP less HOST_SP: translate_stack.c */
 };
 
 /* Where code is in guest memory. */
@@ -235,5 +236,14 @@ void trans_cold_from(struct trans_cold *, uint8_t *site);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
 void trans_push_lookup(struct trans *);
 void trans_push_done(struct trans *);
+
+/* --- the stack pointer, which moves once for several instructions: translate_stack.c --- */
+
+/* Whether the instruction can do with a stack pointer that is late. */
+bool trans_bears_late_sp(const struct trans *, unsigned i);
+/* HOST_SP is the guest's RSP from here on. */
+void trans_settle_sp(struct trans *);
+/* If the running instruction adds to RSP and nobody wants its flags: true, and nothing is emitted. */
+bool trans_moves_sp(struct trans *);
 /* A pop's: the host address of the stack's top is HOST_S2 and the register that it returns, HOST_SP or HOST_S1. */
 unsigned trans_top_lookup(struct trans *);

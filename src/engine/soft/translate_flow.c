@@ -62,7 +62,10 @@ static int32_t return_cache(const struct trans *t)
 
 static void return_index(struct trans *t, unsigned dst)
 {
-    emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, HOST_SP);
+    if (t->sp_late)
+        emit_op_mem(&t->e, OP_LEA, false, dst, HOST_SP, t->sp_late);
+    else
+        emit_op_reg(&t->e, OP_MOV_LOAD, false, dst, HOST_SP);
     emit_op_imm32(&t->e, EXT_AND, dst, (RETURN_ENTRIES - 1) * 8);
 }
 
@@ -127,13 +130,14 @@ static void push_return_address(struct trans *t, bool keeps)
 {
     if (trans_shared(t)) {
         if (keeps) {
-            emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+            emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
             emit_store_ctx(&t->e, HOST_S1, CTX_OVERWRITTEN);
         }
         emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)trans_end(t, t->at));
-        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
         trans_push_done(t);
+        trans_settle_sp(t);
         remember_return(t, HOST_S1, HOST_S2);
         return;
     }
@@ -147,6 +151,7 @@ static void push_return_address(struct trans *t, bool keeps)
     trans_lea(t, HOST_S2, HOST_S2, (int32_t)trans_end(t, t->at));
     emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
     trans_push_done(t);
+    trans_settle_sp(t);
     remember_return(t, HOST_S2, HOST_S1);
 }
 
@@ -176,10 +181,11 @@ static bool emit_return(struct trans *t)
     uint8_t *otherwise;
 
     unsigned top = trans_top_lookup(t);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, 0);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
     trans_flags_hand_over(t);
     return_index(t, HOST_S2);
-    trans_lea(t, HOST_SP, HOST_SP, popped_by_return(t, current(t)));
+    t->sp_late += popped_by_return(t, current(t));
+    trans_settle_sp(t);
     jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
     struct trans_cold *cold = trans_cold(t, COLD_DISPATCH);
     cold->jump = jump_to_take_back(t);

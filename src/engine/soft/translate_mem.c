@@ -316,7 +316,7 @@ static bool with_shared_memory(struct trans *t, const struct insn *insn, const s
     if (insn->mem.index == REG_NONE) {
         rw.mem_base = (uint8_t)base;
         rw.mem_index = HOST_S2;
-        rw.mem_disp = (int32_t)insn->mem.disp;
+        rw.mem_disp = (int32_t)insn->mem.disp + (base == HOST_SP ? t->sp_late : 0);
     } else {
         rw.mem_base = HOST_S2;
         rw.mem_index = (uint8_t)trans_home(insn->mem.index);
@@ -403,5 +403,9 @@ bool trans_innocuous(struct trans *t)
     }
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
         return emit_lea_insn(t, insn);
+    if (trans_moves_sp(t)) {
+        t->tracked = true;
+        return true;
+    }
     return insn->has_mem ? with_memory(t, insn) : with_registers(t, insn);
 }
