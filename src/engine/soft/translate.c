@@ -279,16 +279,16 @@ static void emit_poll(struct trans *t)
         trans_cold_from(cold, emit_jcc(e, CC_NZ));
         return;
     }
-    emit_store_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_mov(e, HOST_S1, GPR_RCX);
     emit_op_mem(e, OP_MOV_LOAD, false, GPR_RCX, HOST_CTX, ATTENTION_DISP);
     emit8(e, 0xe3); /* jrcxz: over the next two */
     uint8_t *skip = e->rw;
     emit8(e, 0);
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_mov(e, GPR_RCX, HOST_S1);
     trans_cold_from(cold, emit_jmp(e));
     if (!e->overflow)
         *skip = (uint8_t)(e->rw - (skip + 1));
-    emit_load_ctx(e, GPR_RCX, CTX_SAVE_RCX);
+    emit_mov(e, GPR_RCX, HOST_S1);
 }
 
 /* --- emission --- */
