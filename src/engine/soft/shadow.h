@@ -8,8 +8,7 @@
  * Theory of operation
  *
  * A struct soft_shadow is one address space's view: a read and a write table for user code and the same for
- * supervisor code. Translated code reads the tables; only the owning vCPU's thread writes them. It is one
- * object so that a vCPU may later keep one per PCID.
+ * supervisor code. Translated code reads the tables; only the owning vCPU's thread writes them.
  *
  * Every fill appends a record (which entry, of which table, written too or not) to one of two lists, for
  * global and for other mappings. A flush walks the list and zeroes what it names: its cost is what was
