@@ -46,7 +46,7 @@ static inline void happen(enum kind kind)
         break;
     case KIND_NMI:
         atomic_store(&cpu->nmi_pending, true);
-        atomic_fetch_or(&cpu->attention, 1);
+        soft_want_attention(cpu);
         break;
     default: changed();
     }

@@ -177,8 +177,8 @@ static void compare(struct fake *f, const struct snippet *t)
         if (fake_seen.page[i] == PAGE_RAM)
             memcpy(arena(i * PAGE_SIZE), before + i * PAGE_SIZE, PAGE_SIZE);
     result = fake_run(f, t->start, (unsigned)(t->end - t->start));
-    /* MASKMOVDQU may look at pages that no selected byte lies in, or not (SDM vol. 2). */
-    if (n.faulted && result == SOFT_OK && strstr(t->name, "maskdqu"))
+    /* MASKMOVDQU and MASKMOVQ may look at pages that no selected byte lies in, or not (SDM vol. 2). */
+    if (n.faulted && result == SOFT_OK && (strstr(t->name, "maskdqu") || !strcmp(t->name, "v_maskq")))
         return;
     if ((result != SOFT_OK) != n.faulted)
         fail_msg("%s: ours %s", t->name, result == SOFT_OK ? "does not fault" : "faults");

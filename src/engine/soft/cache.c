@@ -217,7 +217,10 @@ void cache_insert(struct soft_vm *svm, struct block *b)
 static const uint8_t *link_target(const struct block_link *link, const struct block *from, const struct block *to)
 {
     switch (link->kind) {
-    case LINK_NEAR: return to->code + (link->guest_off > (from->gpa & PAGE_MASK) ? to->poll_size : 0);
+    case LINK_NEAR:
+        if (link->polled || link->guest_off > (from->gpa & PAGE_MASK))
+            return to->code + to->poll_size;
+        return to->poll_size ? to->code : to->cold;
     case LINK_RETURN:
         if (block_in_page_of(to, from))
             return to->dispatch + to->landing_off;

@@ -59,6 +59,7 @@ struct block_link {
     uint8_t *site;     /* writable address of the rel32 */
     uint8_t *unlinked; /* writable address of the code that leaves for lack of a target */
     enum link_kind kind;
+    bool polled;           /* near: its block has looked for attention */
     uint16_t guest_off;    /* near: the target, from the page's start */
     uint16_t flags_wanted; /* near: arithmetic flags that it hands over; others may be anything */
     uint32_t from, to;     /* blocks; to may be BLOCK_NONE */
@@ -81,7 +82,7 @@ struct block {
     bool vectors;    /* some instruction uses x87, MMX, SSE or AVX state */
     bool dropped;    /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
-    uint16_t poll_size; /* bytes at its start that look for attention: a link that leads forward goes behind them */
+    uint16_t poll_size; /* bytes at its start that look for attention; 0: those at the start of cold do, and go on at code */
     uint8_t *code;      /* executable address */
     uint8_t *cold;      /* and of what is seldom executed: out of the way of the rest */
     uint32_t cold_size;

@@ -115,6 +115,7 @@ static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsign
 #define OP_ADD_LOAD 0x03
 #define OP_CMP_LOAD 0x3b
 #define OP_SUB_LOAD 0x2b
+#define OP_XCHG 0x87
 #define OP_GROUP5 0xff /* /4: JMP */
 
 static inline void emit_load_ctx(struct emit *e, unsigned reg, int32_t disp)

@@ -287,7 +287,7 @@ static void soft_kick(struct vcpu *vcpu)
 
     if (!cpu)
         return;
-    atomic_fetch_or(&cpu->attention, 1);
+    soft_want_attention(cpu);
     if (atomic_load(&cpu->asleep))
         syscall(SYS_futex, &cpu->attention, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }

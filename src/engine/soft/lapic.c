@@ -133,7 +133,7 @@ static void notify(struct soft_cpu *target, struct soft_cpu *self)
 {
     const struct vcpu *vcpu = target->vcpu;
 
-    atomic_fetch_or(&target->attention, 1);
+    soft_want_attention(target);
     if (self == target)
         return;
     if (self)
@@ -346,7 +346,7 @@ int lapic_take(struct soft_cpu *cpu)
 void lapic_recheck(struct soft_lapic *l)
 {
     if (pending_vector(l) >= 0)
-        atomic_fetch_or(&l->cpu->attention, 1);
+        soft_want_attention(l->cpu);
 }
 
 void lapic_eoi(struct soft_lapic *l)

@@ -125,7 +125,7 @@ static void set_lvt(struct soft_lapic *l, unsigned which, uint32_t value)
         atomic_store(&l->lvt[which], value);
     /* The 8259 may have been waiting for LINT0 to open. */
     if (which == LVT_LINT0)
-        atomic_fetch_or(&l->cpu->attention, 1);
+        soft_want_attention(l->cpu);
 }
 
 /* False when there is no such register in this mode. Vectors parked but for TPR, EOI and ICR. */
@@ -256,7 +256,7 @@ static int set_apic_base(struct soft_cpu *cpu, uint64_t value)
     }
     cpu->stats.flushes[FLUSH_APIC_BASE]++;
     mmu_flush_all(cpu); /* the register page has moved, gone or come */
-    atomic_fetch_or(&cpu->attention, 1);
+    soft_want_attention(cpu);
     return SOFT_OK;
 }
 

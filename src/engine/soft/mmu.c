@@ -193,7 +193,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
     tell_of_fill(cpu, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
-        atomic_fetch_or(&cpu->attention, 1);
+        soft_want_attention(cpu);
     *filled = true;
     return SOFT_OK;
 }
@@ -216,7 +216,7 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
         cpu->stats.misses_protected++;
     shadow_note_miss(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
     if (cpu->mmu->shadow.reclaim)
-        atomic_fetch_or(&cpu->attention, 1);
+        soft_want_attention(cpu);
     return SOFT_SLOW;
 }
 
@@ -454,7 +454,7 @@ bool mmu_allow_fetch(struct soft_cpu *cpu, gva_t gva)
     shadow_allow_fetch(&mmu->shadow, gva, ram_page(cpu->svm->mem, f->gpa), f->shift, cpu->cpl == 3, f->global);
     forget_returns(cpu); /* the list was full */
     if (mmu->shadow.reclaim)
-        atomic_fetch_or(&cpu->attention, 1);
+        soft_want_attention(cpu);
     return true;
 }
 

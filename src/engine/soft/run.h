@@ -4,8 +4,6 @@
 #include "engine/soft/ctx.h"
 #include "engine/soft/soft.h"
 
-#define SLOT(cpu, disp) ((cpu)->slot[((disp)-CTX_SLOT(0)) / 8])
-
 int run_vcpu(struct vcpu *, struct vm_exit *);
 /* Until attention; engine.c. */
 void run_sleep(struct soft_cpu *);

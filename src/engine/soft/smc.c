@@ -134,7 +134,7 @@ static void page_written(struct soft_vm *svm, uint64_t page, enum smc_writer wri
     /* Also where it was stale already: whoever drops it may not be done when this vCPU looks for its code. */
     for (unsigned i = 0; i < svm->cpu_count; i++) {
         atomic_store(&svm->cpus[i]->stale, true);
-        atomic_fetch_or(&svm->cpus[i]->attention, 1);
+        soft_want_attention(svm->cpus[i]);
     }
 }
 

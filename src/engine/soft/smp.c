@@ -103,7 +103,7 @@ void smp_borrow(struct soft_cpu *other)
     unsigned spins = 0;
 
     if (gate & GATE_INSIDE)
-        atomic_fetch_or(&other->attention, 1);
+        soft_want_attention(other);
     for (;;) {
         if (!(gate & (GATE_INSIDE | GATE_BORROWED))) {
             if (atomic_compare_exchange_weak(&other->gate, &gate, gate | GATE_BORROWED))
@@ -138,7 +138,7 @@ static void enter_first(struct soft_cpu *cpu)
         }
     }
     if (gate >= GATE_WANTED)
-        atomic_fetch_or(&cpu->attention, 1);
+        soft_want_attention(cpu);
     serialize(cpu);
 }
 

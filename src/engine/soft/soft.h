@@ -124,7 +124,7 @@ struct soft_cpu {
     uint8_t pauses;       /* PAUSEs executed, for one in many to mean something */
     uint8_t debug_hit;    /* DR6 bits B0-B3 of data breakpoints that the running instruction met */
     atomic_bool nmi_pending;
-    atomic_uint attention; /* non-zero: translated code leaves at the next block. Set by anyone with work for this vCPU */
+    atomic_uint attention; /* non-zero: translated code leaves soon; soft_want_attention() */
     struct vm_exit *exit;  /* where SOFT_EXIT fills in why */
 
     /* --- vectors --- */
@@ -211,6 +211,19 @@ static inline int soft_raise_pf(struct soft_cpu *cpu, gva_t gva, uint32_t error)
 {
     cpu->exc = (struct soft_exception){.vector = EXC_PF, .has_error = true, .error = error, .cr2 = gva};
     return SOFT_FAULT;
+}
+
+#define SLOT(cpu, disp) ((cpu)->slot[((disp)-CTX_SLOT(0)) / 8])
+
+/*
+ * Anyone with work for this vCPU: its thread leaves translated code soon and looks. Calls and returns look for attention no more than by asking for the
+ * page of the stack, so that is taken away too; where translated code enters it, it looks afterwards (translate_share.c).
+ */
+static inline void soft_want_attention(struct soft_cpu *cpu)
+{
+    atomic_fetch_or(&cpu->attention, 1);
+    __atomic_store_n(&SLOT(cpu, CTX_USER_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
+    __atomic_store_n(&SLOT(cpu, CTX_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
 }
 
 /* The engine cannot carry this out: ends the VM with a sentence (parks the vectors first). Returns SOFT_EXIT. */

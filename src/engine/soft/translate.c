@@ -147,17 +147,19 @@ struct trans_cold *trans_cold_step(struct trans *t)
     return cold;
 }
 
-void trans_link(struct trans *t, uint8_t *site, enum link_kind kind, int64_t guest_off, uint16_t flags)
+struct block_link *trans_link(struct trans *t, uint8_t *site, enum link_kind kind, int64_t guest_off, uint16_t flags)
 {
     struct block *b = t->block;
 
     BUG_ON(b->link_count == BLOCK_MAX_LINKS);
-    t->cache->links[b->first_link + b->link_count++] = (struct block_link){.site = site,
-                                                                           .kind = kind,
-                                                                           .guest_off = kind == LINK_NEAR ? (uint16_t)guest_off : 0,
-                                                                           .flags_wanted = flags,
-                                                                           .from = (uint32_t)(b - t->cache->blocks),
-                                                                           .to = BLOCK_NONE};
+    struct block_link *link = &t->cache->links[b->first_link + b->link_count++];
+    *link = (struct block_link){.site = site,
+                                .kind = kind,
+                                .guest_off = kind == LINK_NEAR ? (uint16_t)guest_off : 0,
+                                .flags_wanted = flags,
+                                .from = (uint32_t)(b - t->cache->blocks),
+                                .to = BLOCK_NONE};
+    return link;
 }
 
 bool trans_is_linked(const struct trans *t, int64_t guest_off)
@@ -174,13 +176,13 @@ static void emit_far(struct trans *t, int64_t guest_off)
     trans_link(t, emit_jmp(&t->e), LINK_FAR, guest_off, FLAG_ARITH);
 }
 
-void trans_goto(struct trans *t, int64_t guest_off)
+void trans_goto(struct trans *t, int64_t guest_off, bool polled)
 {
     if (trans_is_linked(t, guest_off)) {
         if (t->wanted_behind)
             trans_flags_use(t);
         emit_align_site(&t->e, 1);
-        trans_link(t, emit_jmp(&t->e), LINK_NEAR, guest_off, t->wanted_behind);
+        trans_link(t, emit_jmp(&t->e), LINK_NEAR, guest_off, t->wanted_behind)->polled = polled;
     } else {
         emit_far(t, guest_off);
     }
@@ -263,22 +265,30 @@ static void emit_link_exits(struct trans *t)
     }
 }
 
+void trans_poll(struct trans *t)
+{
+    struct trans_cold *cold = trans_cold(t, COLD_EXIT);
+
+    cold->exit = CODE_EXIT_ATTENTION;
+    emit_cmp_ctx_zero(&t->e, ATTENTION_DISP);
+    trans_cold_from(cold, emit_jcc(&t->e, CC_NZ));
+}
+
 /*
- * Every block begins by looking for attention, and has a second entry behind that for links that lead forward in the page: code cannot go
- * round without one that leads back, or the dispatch, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead
- * this is CMP and JNE; else JRCXZ with RCX aside.
+ * A block has an entry that looks for attention first, for links that lead back in the page, and so has its dispatch. Links that lead forward go
+ * behind the look, and so do calls and returns, which look while they ask for the stack's page. Code cannot go round without any of these, so an
+ * interrupt or a kick waits for a page's blocks at most. Where the flags are dead this is CMP and JNE; else JRCXZ with RCX aside.
  */
 static void emit_poll(struct trans *t)
 {
     struct emit *e = &t->e;
-    struct trans_cold *cold = trans_cold(t, COLD_EXIT);
 
-    cold->exit = CODE_EXIT_ATTENTION;
     if (t->count && t->live[0] == 0) {
-        emit_cmp_ctx_zero(e, ATTENTION_DISP);
-        trans_cold_from(cold, emit_jcc(e, CC_NZ));
+        trans_poll(t);
         return;
     }
+    struct trans_cold *cold = trans_cold(t, COLD_EXIT);
+    cold->exit = CODE_EXIT_ATTENTION;
     emit_mov(e, HOST_S1, GPR_RCX);
     emit_op_mem(e, OP_MOV_LOAD, false, GPR_RCX, HOST_CTX, ATTENTION_DISP);
     emit8(e, 0xe3); /* jrcxz: over the next two */
@@ -334,6 +344,8 @@ static void emit_dispatch_entry(struct trans *t)
     struct trans_cold *cold = trans_cold(t, COLD_STALE);
 
     b->dispatch = e->rw + e->rx_delta;
+    emit_cmp_ctx_zero(e, ATTENTION_DISP);
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
     emit_page_number(e, HOST_S2, HOST_S1);
     b->check = emit_check(t, cold, b->gpa);
     if (block_crosses(b)) {
@@ -417,10 +429,10 @@ static void emit_body(struct trans *t)
     if (t->count == 0)
         trans_step_exit(t); /* nobody knows the next page */
     else
-        trans_goto(t, trans_end(t, t->count - 1));
+        trans_goto(t, trans_end(t, t->count - 1), false);
 }
 
-/* Where only links lead to a block, so far, its entry for other jumps is cold. */
+/* Where only links lead to a block, so far, its entry for other jumps is cold; else that for links that lead back. */
 static void emit_block(struct trans *t, bool linked)
 {
     struct block *b = t->block;
@@ -429,16 +441,20 @@ static void emit_block(struct trans *t, bool linked)
     if (!linked)
         emit_dispatch_entry(t);
     b->code = t->e.rw + t->e.rx_delta;
-    emit_poll(t);
+    if (linked)
+        emit_poll(t);
     b->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - b->code);
     emit_body(t);
 
     struct emit hot = t->e;
     t->e = t->cold_e;
-    if (linked) {
+    t->at = 0;
+    t->flags_saved = false;
+    if (linked)
         emit_dispatch_entry(t);
-        emit_land_at(emit_jmp(&t->e), b->code - t->e.rx_delta, &t->e);
-    }
+    else
+        emit_poll(t);
+    emit_land_at(emit_jmp(&t->e), b->code + b->poll_size - t->e.rx_delta, &t->e);
     for (unsigned i = 0; i < t->cold_count; i++)
         emit_cold(t, &t->cold[i]);
     emit_link_exits(t);

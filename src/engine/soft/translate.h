@@ -111,6 +111,12 @@ static inline unsigned trans_end(const struct trans *t, unsigned i)
     return t->off[i] + t->insn[i].len;
 }
 
+/* The instruction behind STI: nothing may come between the two. */
+static inline bool trans_is_behind_sti(const struct trans *t, unsigned i)
+{
+    return i > 0 && t->insn[i - 1].mnemonic == ZYDIS_MNEMONIC_STI;
+}
+
 /* Whether the block goes on where a branch leads, and not behind it: a loop's, which is there several times. */
 static inline bool trans_goes_round(const struct trans *t, unsigned i)
 {
@@ -217,10 +223,10 @@ bool trans_control(struct trans *);
 bool trans_runs_on(const struct trans *, int64_t guest_off);
 /* Whether a jump to a guest offset is a link, which is one to this page, but for what depends on the next one's mapping too. */
 bool trans_is_linked(const struct trans *, int64_t guest_off);
-/* Ends the block: goes on at a guest offset from this page's start. */
-void trans_goto(struct trans *, int64_t guest_off);
+/* Ends the block: goes on at a guest offset from this page's start. polled: whoever comes here has looked for attention in this block. */
+void trans_goto(struct trans *, int64_t guest_off, bool polled);
 /* A branch to the guest offset, whose rel32 is the site's, which is whole in eight aligned bytes. */
-void trans_link(struct trans *, uint8_t *site, enum link_kind, int64_t guest_off, uint16_t flags);
+struct block_link *trans_link(struct trans *, uint8_t *site, enum link_kind, int64_t guest_off, uint16_t flags);
 /* New cold code at the running instruction. */
 struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
 /* Ends the block: goes on at the address in HOST_S1. */
@@ -231,6 +237,8 @@ uint8_t *trans_jump(struct trans *, uint32_t mode);
 void trans_step_exit(struct trans *);
 /* Leaves for step before the running instruction from a branch that the caller emits next. */
 struct trans_cold *trans_cold_step(struct trans *);
+/* Leaves for attention before the running instruction, where that is wanted. The flags are lost. */
+void trans_poll(struct trans *);
 /* The rel32 of a branch to the cold code. */
 void trans_cold_from(struct trans_cold *, uint8_t *site);
 /* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */

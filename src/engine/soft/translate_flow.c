@@ -116,7 +116,7 @@ static bool emit_jump(struct trans *t)
     if (current(t)->op[0].kind == OPERAND_REL) {
         if (!target_of(t, &off))
             return false;
-        trans_goto(t, off);
+        trans_goto(t, off, false);
         return true;
     }
     if (!load_target(t))
@@ -164,7 +164,7 @@ static bool emit_call(struct trans *t)
         if (!target_of(t, &off))
             return false;
         push_return_address(t, false);
-        trans_goto(t, off);
+        trans_goto(t, off, t->member_of[t->at] != TRANS_NO_GROUP);
         return true;
     }
     if (!load_target(t))
@@ -178,10 +178,22 @@ static bool emit_call(struct trans *t)
 
 static bool emit_return(struct trans *t)
 {
+    bool polled = t->member_of[t->at] != TRANS_NO_GROUP;
     uint8_t *otherwise;
 
+    if (!polled && !trans_is_behind_sti(t, t->at)) {
+        trans_flags_keep(t);
+        trans_poll(t);
+        polled = true;
+    }
     unsigned top = trans_top_lookup(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
+    if (!polled) { /* but what that leads to looks */
+        t->sp_late += popped_by_return(t, current(t));
+        trans_settle_sp(t);
+        trans_dispatch(t);
+        return true;
+    }
     trans_flags_hand_over(t);
     return_index(t, HOST_S2);
     t->sp_late += popped_by_return(t, current(t));
@@ -229,7 +241,7 @@ static bool emit_conditional(struct trans *t)
     else
         leave_by(t, cc, off);
     if (t->at + 1 == t->count)
-        trans_goto(t, trans_end(t, t->at));
+        trans_goto(t, trans_end(t, t->at), false);
     t->tracked = true;
     return true;
 }

@@ -10,7 +10,8 @@
  * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time. Where there is an index, the addend has the base's value
  * at the leader on top, so that it and the index are an address.
  *
- * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away.
+ * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away. So are they when somebody
+ * wants attention, for which the code looks where it has not found the page: so calls and returns, which ask for the page, need not look themselves.
  *
  * Nothing takes an entry away from a vCPU that is in translated code. If one is taken away while a block has been left for a moment, to fill
  * another, the block is not resumed (mmu_changes()).
@@ -219,10 +220,10 @@ static bool is_of_stack(const struct trans_group *group)
     return group->base == GPR_RSP && group->index == REG_NONE;
 }
 
-/* The instruction behind STI leads to no other block, which would begin by looking for attention: nothing may come between the two. */
+/* Where it does not find what it needs, it leads to another block, or looks for attention. */
 static bool may_share(const struct trans *t, unsigned i)
 {
-    return trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED) && (i == 0 || t->insn[i - 1].mnemonic != ZYDIS_MNEMONIC_STI);
+    return trans_is_wide(t) && !(t->mode & BLOCK_UNSHARED) && !trans_is_behind_sti(t, i);
 }
 
 void trans_share_find(struct trans *t)
@@ -301,10 +302,11 @@ void trans_share_cold(struct trans *t, const struct trans_cold *cold)
     t->insn_start = (uint8_t *)(uintptr_t)cold->restart;
     look_up(t, group);
     if (group->write) {
-        emit_and_page_start(e, HOST_S1);
-        emit_store_ctx(e, HOST_S1, stack_slot(t));
         emit_store_ctx(e, HOST_S2, stack_slot(t) + 8);
+        emit_and_page_start(e, HOST_S1);
+        emit_op_mem(e, OP_XCHG, true, HOST_S1, HOST_CTX, stack_slot(t)); /* before the look for attention, for all to see */
     }
+    trans_poll(t);
     emit_land_at(emit_jmp(e), cold->back, e);
 }
 

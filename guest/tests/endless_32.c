@@ -1,0 +1,2 @@
+/* Loops of calls and returns, in 32-bit code. */
+#include "endless_common.h"
