@@ -11,19 +11,15 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "soak: takes minutes; only make soak and make lab run it")
 
 
-def pytest_collection_modifyitems(items):
-    why = the_lab.missing()
-    for item in items if why else ():
-        item.add_marker(pytest.mark.skip(reason=why))
-
-
 @pytest.fixture
 def lab(request):
-    """lab(SCRIPT, ARGUMENTS, npt=, cpus=, ...): its Result; the keywords are those of lab.Machine. The script has to end with status 0."""
+    """lab(SCRIPT, ARGUMENTS, emulator=, npt=, cpus=, ...): its Result; the keywords are those of lab.Machine. The script has to end with status 0."""
     start = time.monotonic()
 
     def run(script, arguments=(), **machine):
         __tracebackhide__ = True
+        if why := the_lab.missing(machine.get("emulator", "qemu")):
+            pytest.skip(why)
         print()
         return the_lab.run(request.node.name, os.path.join(the_lab.initramfs.L1, script), arguments,
                            lambda line: print(f"{time.monotonic() - start:7.1f}  {line}", flush=True), **machine)

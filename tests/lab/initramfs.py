@@ -16,7 +16,7 @@ BUSYBOX = os.path.join(GUEST, "busybox", "usr", "bin", "busybox")
 FOLDERS = ("bin", "dev", "etc", "guest", "guests", "lab", "lib", "lib64", "out", "proc", "run", "sys", "tmp", "usr", "usr/share", "var")
 LINKS = {"sbin": "bin", "usr/bin": "../bin", "usr/sbin": "../bin", "usr/lib": "../lib", "usr/lib64": "../lib64", "var/run": "../run"}
 # What a test of a VMM may want of its host's kernel; what these need comes along. modprobe in L1 finds them by name.
-MODULES = re.compile(r"/(kvm-amd|kvm-intel|irqbypass|tun|tap|macvtap|bridge|veth|vfio[\w-]*|vhost\w*|vmw_vsock_virtio\w*|virtio\w*|e1000e?|igb|nvme)"
+MODULES = re.compile(r"/(kvm-amd|kvm-intel|irqbypass|tun|tap|macvtap|bridge|veth|vfio[\w-]*|vhost\w*|vmw_vsock_virtio\w*|virtio\w*|ata_piix|sd_mod|e1000e?|igb|nvme)"
                      r"\.ko")
 
 

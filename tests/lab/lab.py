@@ -1,14 +1,14 @@
-"""The lab: runs a test inside L1, an emulated AMD-V machine with Debian's kernel and a real kvm-amd, and brings back what came of it.
+"""The lab: runs a test inside L1, an emulated machine with Debian's kernel and a real kvm-amd or kvm-intel, and brings back what came of it.
 
-QEMU's TCG is the machine. Its first serial port is L1's console, its second is what the test prints, as it prints it; a disk carries back what the
-test left in /out. A test that takes too long is ended by L1 itself, which tells where it stood; when L1 gives no sign of life either, an NMI makes
-its kernel print the stacks of all CPUs. Everything lies in build/lab/NAME afterwards:
+QEMU's TCG is the machine, or Bochs (qemu.py, bochs.py). Its first serial port is L1's console, its second is what the test prints, as it prints it;
+a disk carries back what the test left in /out. A test that takes too long is ended by L1 itself, which tells where it stood; when L1 gives no sign
+of life either, the emulator tells. Everything lies in build/lab/NAME afterwards:
 
     test.log        what the test printed          console.log     L1's kernel
-    out/            L1's /out, with dmesg.txt      qemu.log        QEMU's complaints
-    registers.txt   L1's CPUs, when L1 hung        command         QEMU's command line
+    out/            L1's /out, with dmesg.txt      qemu.log        the emulator's complaints (bochs.log)
+    registers.txt   L1's CPUs, when L1 hung        command         the emulator's command line
 
-An L1 that hangs is QEMU's fault, not the test's (docs/testing.md). run() tries such a test once more, with the first try's files in
+An L1 that hangs is the emulator's fault, not the test's (docs/testing.md). run() tries such a test once more, with the first try's files in
 build/lab/NAME.hung, and says so.
 """
 import ctypes
@@ -18,32 +18,29 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tarfile
 import time
 import warnings
 
+import bochs
 import initramfs
+import qemu
 
 ROOT = initramfs.ROOT
-QEMU = "qemu-system-x86_64"
+EMULATORS = {"qemu": qemu, "bochs": bochs}
 UMBRA = os.path.realpath(os.environ.get("UMBRA", os.path.join(ROOT, "build", "umbra")))
 # Far more than a working test takes: machines are shared, and a test says what holds, not how fast.
 SCALE = float(os.environ.get("UMBRA_TIMEOUT_SCALE", "1"))
 BOOT_S = 120  # beside the test's own limit: from power-on to the test, and from its end to power-off
 SIGN_OF_LIFE = "lab: L1 lives"  # on L1's console, every 5 s once its init runs
 SILENCE_S = 60
-OUT_BYTES = 1 << 30
+OUT_BYTES = 2080 * 16 * 63 * 512  # whole cylinders
 TAIL = 30
 # Where a kernel begins to tell why it cannot go on.
 TROUBLE = re.compile(r"^.*(Kernel panic|BUG:|Oops:|general protection fault|unable to handle|INFO: task|rcu:.*stall)", re.M)
-# Real time is L1's: its TSC is the host's. A panic tells of all CPUs and ends the machine, and an NMI is a panic. The tick is periodic, so that after
-# a lost one there is another, and a lost one at boot is no reason to panic.
-APPEND = ("console=ttyS0,115200 panic=-1 panic_print=0x40 unknown_nmi_panic tsc=reliable mitigations=off cryptomgr.notests"
-          " nohz=off highres=off no_timer_check")
-NO_QEMU = f"there is no {QEMU}: install Debian's package qemu-system-x86"
+# A panic tells of all CPUs and ends the machine, and an NMI is a panic. A lost tick at boot is no reason to panic.
+APPEND = "console=ttyS0,115200 panic=-1 panic_print=0x40 unknown_nmi_panic tsc=reliable mitigations=off cryptomgr.notests no_timer_check"
 
 
 class LabError(AssertionError):
@@ -58,6 +55,7 @@ class L1Hung(LabError):
 class Machine:
     """L1 as a test wants it."""
 
+    emulator: str = "qemu"  # AMD's CPU, or "bochs": Intel's
     npt: bool = True  # nested page tables; without, KVM shadows the guest's page tables itself
     cpus: int = 1
     memory_mib: int = 2048
@@ -80,10 +78,10 @@ class Result:
             return f.read()
 
 
-def missing():
+def missing(emulator="qemu"):
     """Why the lab cannot run here, or None."""
-    if not shutil.which(QEMU):
-        return NO_QEMU
+    if why := EMULATORS[emulator].missing():
+        return why
     for path, how in ((initramfs.KERNEL, "make guest"), (initramfs.BUSYBOX, "make guest"), (UMBRA, "make")):
         if not os.path.exists(path):
             return f"{path} is missing: {how}"
@@ -126,12 +124,14 @@ class Run:
     def __init__(self, name, machine, test, arguments=(), shell=False, follow=None):
         """follow: called with each line that the test prints. shell: a shell on this terminal instead of a test."""
         self.machine, self.shell, self.follow = machine, shell, follow
+        self.emulator = EMULATORS[machine.emulator]
         self.folder = os.path.join(ROOT, "build", "lab", re.sub(r"[^\w.-]+", "_", name).strip("_"))
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder)
         self.log, self.console = self.path("test.log"), self.path("console.log")
         self.limit_s = int(machine.limit_s * SCALE)
-        settings = {"NPT": int(machine.npt), "LIMIT_S": self.limit_s, "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
+        self.scale = SCALE * self.emulator.SECOND_S
+        settings = {"NPT": int(machine.npt), "DISK": self.emulator.DISK, "LIMIT_S": self.limit_s, "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
         initramfs.build(self.path("initramfs"), machine.umbra, test, settings, machine.programs, machine.files)
         with open(self.path("disk"), "wb") as f:
             f.truncate(OUT_BYTES)
@@ -141,22 +141,14 @@ class Run:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def command(self):
-        m = self.machine
-        # The monitor's socket by a relative name: an absolute one may be too long for a socket's address.
-        return [QEMU, "-accel", "tcg", "-cpu", "max", "-M", "q35", "-m", str(m.memory_mib), "-smp", str(m.cpus), "-nodefaults", "-display", "none",
-                "-no-reboot", "-serial", "file:console.log", "-serial", "stdio" if self.shell else "file:test.log",
-                "-monitor", "unix:monitor,server=on,wait=off", "-kernel", initramfs.KERNEL, "-initrd", "initramfs", "-append", APPEND,
-                "-drive", "file=disk,format=raw,if=none,id=out,cache=unsafe", "-device", "virtio-blk-pci,drive=out", *m.devices]
-
     def start(self):
-        command = self.command()
+        command = self.emulator.command(self, f"{APPEND} {self.emulator.APPEND}")
         with open(self.path("command"), "w", encoding="utf-8") as f:
             f.write(shlex.join(command) + "\n")
-        with open(self.path("qemu.log"), "wb") as errors:
+        with open(self.path(self.emulator.LOG), "ab") as errors:
             # The machine goes when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGTERM).
             self.process = subprocess.Popen(command, cwd=self.folder, stderr=errors, stdout=None if self.shell else errors,
-                                            stdin=None if self.shell else subprocess.DEVNULL,
+                                            stdin=None if self.shell else subprocess.PIPE, env=os.environ | self.emulator.ENVIRONMENT,
                                             preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM))
 
     def follow_log(self):
@@ -173,7 +165,7 @@ class Run:
         signs = read(self.console).count(SIGN_OF_LIFE)
         if signs > self.signs:
             self.signs, self.last_sign = signs, time.monotonic()
-        return time.monotonic() - self.last_sign < (SILENCE_S if signs else BOOT_S) * SCALE
+        return time.monotonic() - self.last_sign < (SILENCE_S if signs else BOOT_S) * self.scale
 
     def ended_within(self, seconds, unless=lambda: False):
         deadline = time.monotonic() + seconds
@@ -187,36 +179,8 @@ class Run:
                 pass
         return False
 
-    def monitor(self, command):
-        """The answer of QEMU's monitor, as far as it comes within a second."""
-        answer = b""
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(1)
-            folder = os.open(self.folder, os.O_PATH)
-            try:
-                s.connect(f"/proc/self/fd/{folder}/monitor")
-            finally:
-                os.close(folder)
-            s.sendall(command.encode() + b"\n")
-            try:
-                while data := s.recv(65536):
-                    answer += data
-            except socket.timeout:
-                pass
-        return answer.decode(errors="replace").replace("\r", "")
-
-    def tell_where_it_hangs(self):
-        """Leaves the CPUs' registers in a file and the kernel's stacks on the console."""
-        try:
-            with open(self.path("registers.txt"), "w", encoding="utf-8") as f:
-                f.write(self.monitor("info registers -a"))
-            self.monitor("nmi")
-        except OSError as e:
-            print(f"lab: QEMU's monitor does not answer: {e}", file=sys.stderr)
-        self.ended_within(10)
-
     def stop(self):
-        """Ends QEMU, and nothing else."""
+        """Ends the emulator, and nothing else."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -228,7 +192,7 @@ class Run:
     def fail(self, what, error=LabError):
         __tracebackhide__ = True
         raise error(f"{what}\n--- the test's last lines ({self.log}):\n{last_words(self.log)}\n"
-                       f"--- L1's kernel ({self.console}):\n{trouble(self.console)}\n--- QEMU:\n{tail(self.path('qemu.log'))}")
+                       f"--- L1's kernel ({self.console}):\n{trouble(self.console)}\n--- {self.emulator.NAME}:\n{tail(self.path(self.emulator.LOG))}")
 
     def collect(self):
         """Unpacks what L1 put on the disk."""
@@ -249,19 +213,19 @@ class Run:
             if self.shell:
                 self.process.wait()
                 return Result(0, "", self.folder)
-            if not self.ended_within(self.limit_s + BOOT_S * SCALE, unless=lambda: not self.lives()):
+            if not self.ended_within((self.limit_s / SCALE + BOOT_S) * self.scale, unless=lambda: not self.lives()):
                 now = time.monotonic()
-                self.tell_where_it_hangs()
+                self.emulator.tell_where_it_hangs(self)
                 self.fail(f"L1 hung: it runs for {now - start:.0f} s, and its last sign of life is {now - self.last_sign:.0f} s old", L1Hung)
             text = read(self.log)
             ended = re.search(r"^lab: status (\d+)\n", text, re.M)
             if not ended:
-                self.fail(f"L1 ended before the test did; QEMU's status is {self.process.returncode}")
+                self.fail(f"L1 ended before the test did; {self.emulator.NAME}'s status is {self.process.returncode}")
             self.collect()
             return Result(int(ended[1]), text, self.folder)
         finally:
             self.stop()
-            for name in ("disk", "initramfs", "monitor"):
+            for name in ("disk", "initramfs", *self.emulator.LEFTOVERS):
                 if os.path.exists(self.path(name)):
                     os.unlink(self.path(name))
 
