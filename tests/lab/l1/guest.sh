@@ -1,6 +1,6 @@
 # The default guest with disk, tap and console, and a hand on its shell: . /lab/lib.sh; . /lab/guest.sh
 #
-# Outside of L1 (tests/lab/exits), KERNEL, INITRD and OUT say where things are.
+# Outside of L1 (tests/lab/exits), KERNEL, INITRD and OUT say where things are. MORE_APPEND is more of the kernel's command line.
 out=${OUT:-/out}
 work=$(mktemp -d)
 disk=$work/disk.img
@@ -18,7 +18,7 @@ start_guest() {
     ip link set tap0 up
     mkfifo "$work/in"
     umbra run --name guest --engine "$engine" --cpus "$cpus" --kernel "${KERNEL:-/guest/vmlinuz}" --initrd "${INITRD:-/guest/initrd.cpio.gz}" \
-        --append "console=ttyS0 quiet cryptomgr.notests" --disk "$disk" --net tap=tap0 --no-reboot "$@" <"$work/in" >"$out/console.txt" \
+        --append "console=ttyS0 quiet cryptomgr.notests $MORE_APPEND" --disk "$disk" --net tap=tap0 --no-reboot "$@" <"$work/in" >"$out/console.txt" \
         2>"$out/umbra.txt" &
     vm=$!
     exec 3>"$work/in"
