@@ -22,6 +22,8 @@
 #define DR6_POINTS 0xfULL
 #define DR6_BS BIT(14)
 
+#define INT1 0xf1
+
 static int add_point(struct kvm_guest_debug *k, unsigned i, const struct vcpu_debug_point *p)
 {
     static const int types[] = {
@@ -103,6 +105,26 @@ static void give_db(struct kvm_cpu *cpu, uint64_t dr6)
     give_to_guest(cpu, KVM_GUESTDBG_INJECT_DB);
 }
 
+/* A #DB that DR6 has no reason for: Intel's CPUs leave the guest before an INT1 of its own, AMD's behind it. */
+static bool is_before_int1(struct kvm_cpu *cpu, const struct kvm_debug_exit_arch *arch)
+{
+    const uint8_t *code = arch->dr6 & (DR6_POINTS | DR6_BS) ? NULL : kvm_code(cpu, arch->pc, 1);
+
+    return code && *code == INT1;
+}
+
+/* The #DB of an INT1 is a trap: the guest goes on behind it. */
+static void give_int1(struct kvm_cpu *cpu)
+{
+    struct kvm_regs regs;
+
+    if (kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs) == 0) {
+        regs.rip++;
+        (void)kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);
+    }
+    give_to_guest(cpu, KVM_GUESTDBG_INJECT_DB);
+}
+
 static bool is_breakpoint(const struct vcpu_debug *d, gva_t gva)
 {
     for (unsigned i = 0; i < d->breakpoint_count; i++)
@@ -129,6 +151,10 @@ bool kvm_debug_exit(struct kvm_cpu *cpu, struct vm_exit *exit)
         if (is_breakpoint(d, arch->pc))
             return stop(exit, DEBUG_STOP_BREAKPOINT, arch->pc, 0);
         give_to_guest(cpu, KVM_GUESTDBG_INJECT_BP);
+        return false;
+    }
+    if (is_before_int1(cpu, arch)) {
+        give_int1(cpu);
         return false;
     }
     for (unsigned i = 0; i < d->point_count; i++)

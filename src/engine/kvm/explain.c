@@ -28,16 +28,22 @@ static const struct {
     {KVM_EXIT_NOTIFY, "NOTIFY"},
 };
 
+const uint8_t *kvm_code(struct kvm_cpu *cpu, gva_t gva, size_t len)
+{
+    struct kvm_translation at = {.linear_address = gva};
+
+    if (kvm_ioctl(cpu->fd, KVM_TRANSLATE, &at) != 0 || !at.valid)
+        return NULL;
+    return mem_hva(&cpu->vcpu->vm->mem, at.physical_address, len);
+}
+
 /* The bytes that RIP points to, as hexadecimal; where they cannot be read, why. */
 static void describe_code(struct kvm_cpu *cpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs, char text[3 * CODE_BYTES + 1])
 {
-    uint64_t linear = (sregs->efer & EFER_LMA && sregs->cs.l ? 0 : sregs->cs.base) + regs->rip;
-    struct kvm_translation at = {.linear_address = linear};
-    const uint8_t *code = NULL;
+    gva_t linear = (sregs->efer & EFER_LMA && sregs->cs.l ? 0 : sregs->cs.base) + regs->rip;
     size_t len = MIN(CODE_BYTES, PAGE_SIZE - (linear & PAGE_MASK));
+    const uint8_t *code = kvm_code(cpu, linear, len);
 
-    if (kvm_ioctl(cpu->fd, KVM_TRANSLATE, &at) == 0 && at.valid)
-        code = mem_hva(&cpu->vcpu->vm->mem, at.physical_address, len);
     if (!code) {
         snprintf(text, 3 * CODE_BYTES + 1, "none: nothing is mapped there");
         return;

@@ -103,6 +103,8 @@ int kvm_settle(struct kvm_cpu *);
 /* --- explain.c: why a vCPU cannot go on; fills exit->internal.text, and logs registers and the bytes at RIP --- */
 void kvm_explain_exit(struct kvm_cpu *, struct vm_exit *);
 void kvm_explain_errno(struct kvm_cpu *, struct vm_exit *, int error);
+/* len bytes of the guest's at a linear address, which do not cross a page's end; NULL: nothing is mapped there. vCPU thread. */
+const uint8_t *kvm_code(struct kvm_cpu *, gva_t, size_t len);
 
 /* --- state.c: vCPU thread --- */
 int kvm_get_state(struct vcpu *, struct cpu_state *, unsigned groups);

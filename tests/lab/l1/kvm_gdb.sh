@@ -8,12 +8,14 @@ MORE_APPEND=nokaslr
 dd if=/dev/zero of="$disk" bs=1M count=1 2>/dev/null
 start_guest kvm "$1" --gdb unix:/tmp/gdb
 echo "at the prompt after $(cut -d ' ' -f 1 /proc/uptime) s"
-gdb -q -nx -batch -x /lab/gdb_session /symbols 2>&1 &
+LC_ALL=C.UTF-8 gdb -q -nx -batch -x /lab/gdb_session /symbols 2>&1 &
 gdb=$!
+echo "gdb starts after $(cut -d ' ' -f 1 /proc/uptime) s"
 until [ -e /tmp/attached ]; do
     kill -0 $gdb 2>/dev/null || fail "gdb did not attach"
     sleep 0.2
 done
+echo "gdb attached after $(cut -d " " -f 1 /proc/uptime) s"
 echo "cat /proc/version" >&3
 wait $gdb || fail "gdb ended with status $?"
 echo "detached after $(cut -d ' ' -f 1 /proc/uptime) s"
