@@ -12,11 +12,21 @@ import lab as the_lab
 GDB = "/usr/bin/gdb"
 
 
-def python_of_gdb():
-    """{path in L1: path} of what gdb's Python loads when it starts, without which gdb does not."""
-    code = "python import sys; print('\\n'.join({m.__spec__.origin for m in sys.modules.values() if getattr(m, '__spec__', None) and m.__spec__.origin}))"
-    told = subprocess.run([GDB, "-nx", "-batch", "-ex", code], capture_output=True, text=True, check=True).stdout
-    return {path: path for path in told.split("\n") if path.endswith(".py")}
+# Where a module's compiled form is there, L1 has that alone.
+MODULES = """python
+import os, sys
+for spec in {id(s): s for m in sys.modules.values() if (s := getattr(m, "__spec__", None)) and s.has_location}.values():
+    print(spec.origin + "c", spec.cached) if os.path.exists(spec.cached) else print(spec.origin, spec.origin)
+end
+"""
+
+
+def python_of_gdb(folder):
+    """{path in L1: path} of what the Python in gdb loads when it starts in L1's locale; without these gdb does not start."""
+    (folder / "modules").write_text(MODULES)
+    listed = subprocess.run([GDB, "-nx", "-batch", "-x", folder / "modules"], env={"LC_ALL": "C", "PYTHONNOUSERSITE": "1"}, stdout=subprocess.PIPE, text=True,
+                            check=True).stdout
+    return dict(line.split() for line in listed.splitlines())
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +38,8 @@ def symbols(tmp_path_factory):
 
 @pytest.mark.soak
 @pytest.mark.skipif(not shutil.which(GDB), reason="gdb is not installed")
-def test_a_stock_kernel_is_stopped_stepped_and_watched_and_goes_on(lab, symbols):
-    output = lab("kvm_gdb.sh", ["1"], emulator="bochs", limit_s=900, programs=(GDB,), files={"symbols": symbols} | python_of_gdb()).output
+def test_a_stock_kernel_is_stopped_stepped_and_watched_and_goes_on(lab, symbols, tmp_path):
+    output = lab("kvm_gdb.sh", emulator="bochs", limit_s=900, programs=(GDB,), files={"symbols": symbols} | python_of_gdb(tmp_path)).output
     steps = dict(re.findall(r"^--- (\w+)\n(.*?)(?=^--- |^\[Inferior)", output, re.M | re.S))
     assert re.search(r"#0  0x\w+ in do_sys_openat2 \(\)\n#1  0x\w+ in __x64_sys_openat \(\)\n#2  0x\w+ in do_syscall_64 \(\)\n", steps["break"]), output
     assert "<do_sys_openat2+10>" in steps["stepi"], output

@@ -1,14 +1,14 @@
 #!/bin/sh
-# gdb attached to the default guest on KVM, from its prompt on; the guest goes on afterwards: kvm_gdb.sh CPUS
+# gdb attached to the default guest on KVM, from its prompt on; the guest goes on afterwards.
 #
 # /symbols is the guest's kernel's symbol file. What gdb says is printed.
 . /lab/lib.sh
 MORE_APPEND=nokaslr
 . /lab/guest.sh
 dd if=/dev/zero of="$disk" bs=1M count=1 2>/dev/null
-start_guest kvm "$1" --gdb unix:/tmp/gdb
+start_guest kvm 1 --gdb unix:/tmp/gdb
 echo "at the prompt after $(cut -d ' ' -f 1 /proc/uptime) s"
-LC_ALL=C.UTF-8 gdb -q -nx -batch -x /lab/gdb_session /symbols 2>&1 &
+PYTHONHOME=/usr gdb -q -nx -batch -x /lab/gdb_session /symbols 2>&1 &
 gdb=$!
 echo "gdb starts after $(cut -d ' ' -f 1 /proc/uptime) s"
 until [ -e /tmp/attached ]; do
