@@ -11,7 +11,7 @@ guest) packages="apt dpkg cpio gzip kmod python3 zstd lz4 xz-utils e2fsprogs" ;;
 image) packages="mmdebstrap debian-archive-keyring fakeroot uidmap openssh-client" ;;
 test) packages="libcmocka-dev python3-pytest gcc-multilib binutils clang clang-format clang-tidy cppcheck libclang-rt-14-dev \
     busybox-static procps util-linux iproute2 openssh-client fio gdb bpftrace" ;;
-lab) packages="python3 python3-pytest qemu-system-x86" ;;
+lab) packages="python3 python3-pytest qemu-system-x86 bochs bochs-term bochsbios vgabios isolinux syslinux-common genisoimage gdb" ;;
 bench) packages="gcc libc6-dev python3 qemu-system-x86 util-linux iproute2" ;;
 *)
     echo "usage: tools/deps.sh build|guest|image|test|bench|lab" >&2

@@ -75,6 +75,6 @@ def command(run, append):
 def tell_where_it_hangs(run):
     """Bochs's debugger leaves the CPU's registers and stack in a file."""
     run.process.send_signal(signal.SIGINT)
-    run.process.stdin.write(b"info cpu\nprint-stack 64\nquit\n")
+    run.process.stdin.write(b"r\ncreg\nprint-stack 16\nquit\n")
     run.process.stdin.flush()
     run.ended_within(10)

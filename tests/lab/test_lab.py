@@ -32,11 +32,12 @@ def test_an_l1_that_panics_is_told_with_its_console(lab):
 
 
 @pytest.mark.soak
-def test_an_l1_that_hangs_leaves_its_cpus_registers_and_has_a_second_try(lab, monkeypatch):
+@pytest.mark.parametrize("emulator", the_lab.EMULATORS)
+def test_an_l1_that_hangs_leaves_its_cpus_registers_and_has_a_second_try(lab, monkeypatch, emulator):
     monkeypatch.setattr(the_lab, "SILENCE_S", 15)
     with pytest.warns(UserWarning, match="ONCE MORE"), pytest.raises(the_lab.L1Hung, match="last sign of life"):
-        lab("ends.sh", ["freeze"], limit_s=120, programs=("/usr/bin/chrt",))
-    folder = os.path.join(the_lab.ROOT, "build", "lab", "test_an_l1_that_hangs_leaves_its_cpus_registers_and_has_a_second_try")
+        lab("ends.sh", ["freeze"], emulator=emulator, limit_s=120, programs=("/usr/bin/chrt",))
+    folder = os.path.join(the_lab.ROOT, "build", "lab", f"test_an_l1_that_hangs_leaves_its_cpus_registers_and_has_a_second_try_{emulator}")
     for attempt in folder, folder + ".hung":
-        assert "RIP=" in the_lab.read(os.path.join(attempt, "registers.txt"))
+        assert re.search("RIP=|rip: ", the_lab.read(os.path.join(attempt, "registers.txt")))
         assert "freezing" in the_lab.read(os.path.join(attempt, "test.log"))
