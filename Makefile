@@ -224,7 +224,7 @@ soak_suites = \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
 
 .PHONY: test soak test-builds lint
-# Without QEMU the lab's tests are skipped. The guests' images are made beside the builds: most of their time is of one CPU.
+# Without QEMU or Bochs their tests of the lab are skipped. The guests' images are made beside the builds: most of their time is of one CPU.
 test-builds: | deps-build deps-guest deps-image deps-test
 	@tools/deps.sh lab || true
 	@$(MAKE) --no-print-directory test-images & images=$$!; \
@@ -252,7 +252,7 @@ soak: test-builds
 	@$(MAKE) --no-print-directory -j$(JOBS) m=tsan build/tsan/umbra build/tsan/tests/unit/soft_smp_test
 	@tests/run $(soak_suites)
 
-# Every test in the lab, or those with T in their name: an emulated machine with AMD-V and a real KVM (docs/testing.md).
+# Every test in the lab, or those with T in their name: an emulated machine with AMD-V or VT-x and a real KVM (docs/testing.md).
 T ?=
 .PHONY: lab
 lab: all guests guest $(lab_tests) | deps-lab deps-test

@@ -24,8 +24,8 @@ end
 def python_of_gdb(folder):
     """{path in L1: path} of what the Python in gdb loads when it starts in L1's locale; without these gdb does not start."""
     (folder / "modules").write_text(MODULES)
-    listed = subprocess.run([GDB, "-nx", "-batch", "-x", folder / "modules"], env={"LC_ALL": "C", "PYTHONNOUSERSITE": "1"}, stdout=subprocess.PIPE, text=True,
-                            check=True).stdout
+    listed = subprocess.run([GDB, "-nx", "-batch", "-x", folder / "modules"], env={"LC_ALL": "C", "PYTHONNOUSERSITE": "1"},
+                            stdout=subprocess.PIPE, text=True, check=True).stdout
     return dict(line.split() for line in listed.splitlines())
 
 

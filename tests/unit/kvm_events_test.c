@@ -176,7 +176,7 @@ static void an_ioeventfd_takes_the_place_of_the_exit(void **s)
 
 /* --- a debugger --- */
 
-GUEST(debuggee, "movw $5, %ax\n int3\n movw $6, 0x600\n movw $7, %bx\n nop\n sti\n movb $1, %al\n out %al, $0x80\n 1: jmp 1b");
+GUEST(debuggee, "movw $5, %ax\n int3\n movw $6, 0x600\n movw $7, %bx\n nop\n movb $1, %al\n sti\n out %al, $0x80\n 1: jmp 1b");
 #define AT_INT3 (CODE + 3)
 #define AT_STORE (CODE + 4)
 #define AT_LOAD (CODE + 10)
@@ -247,7 +247,7 @@ static void single_steps_stop_behind_each_instruction(void **s)
     expect_stop(f, DEBUG_STOP_STEP, AT_LOAD);
     expect_stop(f, DEBUG_STOP_STEP, AT_NOP);
     expect_stop(f, DEBUG_STOP_STEP, AT_NOP + 1);
-    expect_stop(f, DEBUG_STOP_STEP, AT_NOP + 2);
+    expect_stop(f, DEBUG_STOP_STEP, AT_NOP + 3);
     assert_int_equal(vcpu_debug(f->vm.vcpus[0], NULL), 0);
     vcpu_release(f->vm.vcpus[0]);
     assert_int_equal(wait_told(f), 1);
