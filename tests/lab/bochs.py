@@ -18,7 +18,7 @@ DISK = "sda"
 APPEND = "reboot=triple quiet nokaslr"
 SECOND_S = 4  # how long a second of L1's may take
 ENVIRONMENT = {"TERM": "vt100"}  # of its display, which nobody sees
-LEFTOVERS = ("cd", "cd.iso")
+LEFTOVERS = ("cd.iso", "disk.lock")
 IPS = 50_000_000  # about what it does
 ISOLINUX = "/usr/lib/ISOLINUX/isolinux.bin"
 LDLINUX = "/usr/lib/syslinux/modules/bios/ldlinux.c32"

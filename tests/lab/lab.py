@@ -131,7 +131,8 @@ class Run:
         self.log, self.console = self.path("test.log"), self.path("console.log")
         self.limit_s = int(machine.limit_s * SCALE)
         self.scale = SCALE * self.emulator.SECOND_S
-        settings = {"NPT": int(machine.npt), "DISK": self.emulator.DISK, "LIMIT_S": self.limit_s, "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
+        settings = {"NPT": int(machine.npt), "DISK": self.emulator.DISK, "LIMIT_S": self.limit_s,
+                    "ARGS": shlex.quote("--shell" if shell else shlex.join(arguments))}
         initramfs.build(self.path("initramfs"), machine.umbra, test, settings, machine.programs, machine.files)
         with open(self.path("disk"), "wb") as f:
             f.truncate(OUT_BYTES)
