@@ -78,6 +78,10 @@ struct piece {
           "lea rax, [rip + 1f]; cmp rdx, rcx; jmp rax; ud2; 1: setl [rbx]; lea r10, [rip + 2f]; call r10; mov [rsi], r10; "                \
           "call qword ptr [rsi]; lea rdx, [rip + 3f]; push rdx; ret; 2: inc dword ptr [rdi]; ret; 3: mov [rdi + 8], rdx; "                 \
           "lea r11, [rip + 4f]; mov [r9], r11; jmp qword ptr [r9]; ud2; 4: nop")                                                           \
+    piece(jumps_followed, 0,                                                                                                               \
+          "cmp rax, rdx; mov rcx, [rbx]; push rcx; jmp 1f; ud2; 2: adc rax, [rbx + 16]; push rax; jmp 3f; ud2; "                           \
+          "1: mov [rbx + 8], rcx; mov r10, [rsi]; jmp 2b; 3: setc [rdi]; pop rdx; pop r11; mov ecx, 6; "                                   \
+          "4: mov rax, [rsi]; jmp 5f; 6: dec ecx; jnz 4b; jmp 7f; 5: add [rdi + 8], rax; jmp 6b; 7: jmp 8f; 8: jmp 9f; 9: adc rax, rcx")   \
     piece(loop, 0,                                                                                                                         \
           "mov ecx, 5; 1: add rax, [rbx]; mov [rsi], rax; add rsi, 8; dec ecx; jnz 1b; mov [rdi], rax")                                    \
     piece(loop_with_flags, 0,                                                                                                              \

@@ -19,6 +19,7 @@
 #define BLOCK_MAX_CODE KIB(32) /* host bytes of one block, and of its cold part, with room to spare */
 #define CACHE_MAX_LINKS BIT(21)
 #define BLOCK_MAX_BRANCHES 3 /* conditional ones within a block, not at its end */
+#define BLOCK_MAX_JUMPS 2    /* and direct jumps that it follows */
 #define BLOCK_MAX_ROUNDS 8U  /* of a loop in one block */
 #define BLOCK_MAX_LINKS (BLOCK_MAX_ROUNDS + 2)
 #define CACHE_UNALIGNED_BITS BIT(17)

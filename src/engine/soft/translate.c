@@ -51,6 +51,21 @@ static bool goes_on(const struct insn *insn, unsigned branches)
     return trans_is_conditional(insn) && (int64_t)insn->op[0].imm > 0 && branches < BLOCK_MAX_BRANCHES;
 }
 
+/*
+ * Whether the block goes on where the jump leads: not where it has been. Kept source is compared with guest memory in one piece (keep_source()), so not
+ * where others may write to that.
+ */
+static bool follows(const struct trans *t, const struct insn *insn, int64_t target, unsigned jumps)
+{
+    if (insn->mnemonic != ZYDIS_MNEMONIC_JMP || insn->op[0].kind != OPERAND_REL || jumps == BLOCK_MAX_JUMPS || target < 0 ||
+        target >= (int64_t)PAGE_SIZE || (!trans_is_wide(t) && insn->opsize != 4) || block_crosses(t->block) || t->cpu->svm->mem->fd >= 0)
+        return false;
+    for (unsigned i = 0; i < t->count; i++)
+        if (t->off[i] == target)
+            return false;
+    return true;
+}
+
 /* A block of nothing but a loop is made of the loop several times, so that its accesses share lookups, and one branch leads back. */
 static void unroll(struct trans *t)
 {
@@ -72,7 +87,7 @@ static void unroll(struct trans *t)
 /* A block stays within one page, but for one of a single instruction that runs on into the next. */
 static void decode_block(struct trans *t, const struct code_place *place)
 {
-    unsigned off = place->gpa & PAGE_MASK, branches = 0;
+    unsigned off = place->gpa & PAGE_MASK, branches = 0, jumps = 0;
 
     t->count = 0;
     while (t->count < CACHE_BLOCK_INSNS && off < PAGE_SIZE) {
@@ -82,10 +97,14 @@ static void decode_block(struct trans *t, const struct code_place *place)
         t->block->vectors |= insn->unit != UNIT_GPR;
         t->off[t->count++] = (uint16_t)off;
         off += insn->len;
-        if (goes_on(insn, branches))
+        if (goes_on(insn, branches)) {
             branches++;
-        else if (ends_block(t, insn))
+        } else if (follows(t, insn, off + (int64_t)insn->op[0].imm, jumps)) {
+            off += (int32_t)insn->op[0].imm;
+            jumps++;
+        } else if (ends_block(t, insn)) {
             break;
+        }
     }
     t->decoded = t->count;
     unroll(t);

@@ -123,6 +123,12 @@ static inline bool trans_goes_round(const struct trans *t, unsigned i)
     return i + 1 < t->count && t->off[i + 1] != trans_end(t, i);
 }
 
+/* Whether the instruction is a jump to where the block goes on. */
+static inline bool trans_is_followed(const struct trans *t, unsigned i)
+{
+    return i + 1 < t->count && t->insn[i].mnemonic == ZYDIS_MNEMONIC_JMP;
+}
+
 /* --- 32-bit code (BLOCK_CODE32): addresses are 32 bits, computed anew for every access, since a register's upper half may hold anything --- */
 
 static inline bool trans_is_wide(const struct trans *t) /* 64-bit code */

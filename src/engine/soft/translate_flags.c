@@ -109,6 +109,10 @@ static bool find_live(struct trans *t)
 
     for (unsigned i = t->count; i-- > 0;) {
         const struct insn *insn = &t->insn[i];
+        if (trans_is_followed(t, i)) {
+            t->live[i] = wanted;
+            continue;
+        }
         if (trans_is_conditional(insn))
             wanted |= t->wanted_there[i] | insn->cpuflags_read;
         else if (i + 1 < t->count || insn->cls != INSN_CONTROL)

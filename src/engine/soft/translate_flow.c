@@ -116,7 +116,10 @@ static bool emit_jump(struct trans *t)
     if (current(t)->op[0].kind == OPERAND_REL) {
         if (!target_of(t, &off))
             return false;
-        trans_goto(t, off, false);
+        if (trans_is_followed(t, t->at))
+            t->tracked = true;
+        else
+            trans_goto(t, off, false);
         return true;
     }
     if (!load_target(t))

@@ -85,10 +85,12 @@ static bool access_of(const struct insn *insn, struct access *a)
 }
 
 /* Whether HOST_S2 survives the instruction, which makes no access of its own. */
-static bool spares_addend(const struct insn *insn)
+static bool spares_addend(const struct trans *t, unsigned i)
 {
+    const struct insn *insn = &t->insn[i];
+
     if (insn->cls != INSN_INNOCUOUS)
-        return trans_is_conditional(insn);
+        return trans_is_conditional(insn) || trans_is_followed(t, i);
     if (insn->mnemonic == ZYDIS_MNEMONIC_LEA)
         return insn->mem.index == REG_NONE || trans_home(insn->mem.index) != REG_NONE;
     if (insn->has_mem && !insn->nop)
@@ -198,7 +200,7 @@ void trans_share_emitted(struct trans *t, unsigned i)
 {
     if (t->member_of[i] != TRANS_NO_GROUP)
         t->addend_of = t->member_of[i];
-    else if (!spares_addend(&t->insn[i]))
+    else if (!spares_addend(t, i))
         t->addend_of = TRANS_NO_GROUP;
 }
 

@@ -36,6 +36,8 @@ bool trans_bears_late_sp(const struct trans *t, unsigned i)
 
     if ((member && t->group[t->member_of[i]].leader == i) || t->sp_late < -LATE_MAX || t->sp_late > LATE_MAX)
         return false;
+    if (trans_is_followed(t, i))
+        return true;
     switch (insn->cls) {
     case INSN_STACK: return member && !(insn->op[0].kind == OPERAND_GPR && insn->op[0].reg == GPR_RSP);
     case INSN_CONTROL: return member && (insn->mnemonic == ZYDIS_MNEMONIC_RET || insn->op[0].kind == OPERAND_REL);
