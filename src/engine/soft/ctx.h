@@ -22,7 +22,7 @@
 #define CTX_SAVE_RAX CTX_SLOT(3)
 #define CTX_SAVE_FLAGS CTX_SLOT(4) /* the arithmetic flags, while the host's hold others: OF in bit 0, LAHF's in bits 15:8 */
 #define CTX_WRITE CTX_SLOT(5)
-#define CTX_SAVE_RCX CTX_SLOT(6)
+#define CTX_TARGET CTX_SLOT(6) /* of an indirect call, while it pushes */
 /* Constants: distance from where GS points to the fetch tables of user and supervisor, in their entries. */
 #define CTX_USER_FETCH CTX_SLOT(7)
 #define CTX_FETCH CTX_SLOT(8)

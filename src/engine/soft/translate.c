@@ -66,17 +66,27 @@ static bool follows(const struct trans *t, const struct insn *insn, int64_t targ
     return true;
 }
 
+/* Whether the first `count` instructions, all of them innocuous, access memory. */
+static bool access_memory(const struct trans *t, unsigned count)
+{
+    bool some = false;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (t->insn[i].cls != INSN_INNOCUOUS)
+            return false;
+        some |= t->insn[i].has_mem && !t->insn[i].nop && t->insn[i].mnemonic != ZYDIS_MNEMONIC_LEA;
+    }
+    return some;
+}
+
 /* A block of nothing but a loop is made of the loop several times, so that its accesses share lookups, and one branch leads back. */
 static void unroll(struct trans *t)
 {
     unsigned last = t->count - 1;
 
     if (t->count == 0 || t->count > UNROLLED_INSNS / 2 || block_crosses(t->block) || !trans_is_conditional(&t->insn[last]) ||
-        (int64_t)trans_end(t, last) + (int64_t)t->insn[last].op[0].imm != t->off[0])
+        (int64_t)trans_end(t, last) + (int64_t)t->insn[last].op[0].imm != t->off[0] || !access_memory(t, last))
         return;
-    for (unsigned i = 0; i < last; i++)
-        if (t->insn[i].cls != INSN_INNOCUOUS)
-            return;
     for (unsigned copies = MIN(UNROLLED_INSNS / t->count, BLOCK_MAX_ROUNDS); copies > 1; copies--)
         for (unsigned i = 0; i <= last; i++) {
             t->insn[t->count] = t->insn[i];

@@ -172,9 +172,9 @@ static bool emit_call(struct trans *t)
     }
     if (!load_target(t))
         return false;
-    emit_store_ctx(&t->e, HOST_S1, CTX_SAVE_RCX); /* trans_dispatch() alone uses that slot, and later */
+    emit_store_ctx(&t->e, HOST_S1, CTX_TARGET);
     push_return_address(t, trans_is_wide(t));
-    emit_load_ctx(&t->e, HOST_S1, CTX_SAVE_RCX);
+    emit_load_ctx(&t->e, HOST_S1, CTX_TARGET);
     trans_dispatch(t);
     return true;
 }

@@ -10,8 +10,8 @@
  * the context, CTX_ADDEND, which costs a load. Several groups may be open at a time. Where there is an index, the addend has the base's value
  * at the leader on top, so that it and the index are an address.
  *
- * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away. So are they when somebody
- * wants attention, for which the code looks where it has not found the page: so calls and returns, which ask for the page, need not look themselves.
+ * The stack's page and addend are kept in the context from one lookup to the next (CTX_STACK), until an entry is taken away, or somebody wants
+ * attention, for which the code looks when it has not found the page: so calls and returns, which ask for it, need not look themselves.
  *
  * Nothing takes an entry away from a vCPU that is in translated code. If one is taken away while a block has been left for a moment, to fill
  * another, the block is not resumed (mmu_changes()).
