@@ -20,16 +20,16 @@ ENDS_BY_TRIPLE_FAULT = {"triple_fault", "triple_fault_32"}
 NEVER_ENDS = {"spin"}
 WRITTEN_FROM_OUTSIDE = {"outside"}
 # Guests of several CPUs. Lockstep is for one.
-SEVERAL_CPUS = {"smp", "smp_litmus"}
+SEVERAL_CPUS = {"bring_up", "smp", "smp_litmus"}
 # What a guest finds as opt/umbra/test.
 FW_CFG_FILE = b"what the host wrote\n"
 
 
-def run(image, mode, timeout=TIMEOUT_S, cpus="1"):
+def run(image, mode, timeout=TIMEOUT_S, cpus="1", engine="soft"):
     with tempfile.NamedTemporaryFile(prefix="umbra-guest-") as f:
         f.write(FW_CFG_FILE)
         f.flush()
-        command = [UMBRA, "run", "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
+        command = [UMBRA, "run", "--engine", engine, "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
                    "--no-reboot", "--console", "tty", "--fw-cfg", f"opt/umbra/test={f.name}"]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
                               env={**os.environ, "UMBRA_SOFT": mode})
@@ -71,6 +71,13 @@ def test_guest_passes(image, mode):
 @pytest.mark.parametrize("image", images(SEVERAL_CPUS.__contains__))
 def test_guest_of_several_cpus_passes(image, mode, cpus):
     passes(image, mode, cpus=cpus, timeout=4 * TIMEOUT_S)
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="there is no /dev/kvm for this user")
+@pytest.mark.parametrize("cpus", ["1", "2", "64"])
+@pytest.mark.parametrize("image", images("bring_up".__eq__))
+def test_cpus_come_up_on_any_kvm(image, cpus):
+    passes(image, "kvm", cpus=cpus, engine="kvm", timeout=4 * TIMEOUT_S)
 
 
 def guest_memory(pid):
