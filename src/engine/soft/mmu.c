@@ -114,12 +114,6 @@ int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_t
 
 /* --- filling --- */
 
-/* Entries were taken away, and perhaps those of the stacks' pages. */
-static void forget_stacks(struct soft_cpu *cpu)
-{
-    SLOT(cpu, CTX_USER_STACK) = SLOT(cpu, CTX_STACK) = CTX_NO_PAGE;
-}
-
 /* Returns come in behind the look whether their page is mapped: where it may no longer be, they are forgotten. */
 static void forget_returns(struct soft_cpu *cpu)
 {
@@ -189,7 +183,7 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
     uint32_t changes = mmu_changes(cpu);
     shadow_fill(&cpu->mmu->shadow, &fill);
     if (mmu_changes(cpu) != changes)
-        forget_stacks(cpu); /* a list was full */
+        soft_forget_stacks(cpu); /* a list was full */
     tell_of_fill(cpu, gva, m.gpa);
     cpu->stats.shadow_fills++;
     if (cpu->mmu->shadow.reclaim)
@@ -472,7 +466,7 @@ static void fetch_flush(struct soft_mmu *mmu, bool global)
 
 void mmu_flush_all(struct soft_cpu *cpu)
 {
-    forget_stacks(cpu);
+    soft_forget_stacks(cpu);
     cpu->stats.flushes_all++;
     shadow_flush(&cpu->mmu->shadow, true);
     forget_returns(cpu);
@@ -482,7 +476,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
 
 void mmu_flush_nonglobal(struct soft_cpu *cpu)
 {
-    forget_stacks(cpu);
+    soft_forget_stacks(cpu);
     cpu->stats.flushes_nonglobal++;
     shadow_flush(&cpu->mmu->shadow, false);
     forget_returns(cpu);
@@ -493,7 +487,7 @@ void mmu_flush_page(struct soft_cpu *cpu, gva_t gva)
 {
     struct fetch_entry *f = &cpu->mmu->fetch[(gva >> PAGE_SHIFT) % FETCH_ENTRIES];
 
-    forget_stacks(cpu);
+    soft_forget_stacks(cpu);
     cpu->stats.flushes_page++;
     bool large = shadow_flush_page(&cpu->mmu->shadow, gva);
     forget_returns(cpu);
@@ -514,7 +508,7 @@ uint32_t mmu_changes(const struct soft_cpu *cpu)
 
 void mmu_revoke(struct soft_cpu *cpu, uint64_t page)
 {
-    forget_stacks(cpu);
+    soft_forget_stacks(cpu);
     shadow_revoke(&cpu->mmu->shadow, page);
 }
 
@@ -523,7 +517,7 @@ void mmu_maintain(struct soft_cpu *cpu)
     if (!cpu->mmu->shadow.reclaim)
         return;
     soft_vec_park(cpu);
-    forget_stacks(cpu);
+    soft_forget_stacks(cpu);
     shadow_maintain(&cpu->mmu->shadow);
     forget_returns(cpu);
     fetch_flush(cpu->mmu, false); /* which of its pages are large is forgotten */

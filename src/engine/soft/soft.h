@@ -215,6 +215,13 @@ static inline int soft_raise_pf(struct soft_cpu *cpu, gva_t gva, uint32_t error)
 
 #define SLOT(cpu, disp) ((cpu)->slot[((disp)-CTX_SLOT(0)) / 8])
 
+/* The pages of the stacks are looked up anew. */
+static inline void soft_forget_stacks(struct soft_cpu *cpu)
+{
+    __atomic_store_n(&SLOT(cpu, CTX_USER_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
+    __atomic_store_n(&SLOT(cpu, CTX_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
+}
+
 /*
  * Anyone with work for this vCPU: its thread leaves translated code soon and looks. Calls and returns look for attention no more than by asking for the
  * page of the stack, so that is taken away too; where translated code enters it, it looks afterwards (translate_share.c).
@@ -222,8 +229,7 @@ static inline int soft_raise_pf(struct soft_cpu *cpu, gva_t gva, uint32_t error)
 static inline void soft_want_attention(struct soft_cpu *cpu)
 {
     atomic_fetch_or(&cpu->attention, 1);
-    __atomic_store_n(&SLOT(cpu, CTX_USER_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
-    __atomic_store_n(&SLOT(cpu, CTX_STACK), CTX_NO_PAGE, __ATOMIC_RELEASE);
+    soft_forget_stacks(cpu);
 }
 
 /* The engine cannot carry this out: ends the VM with a sentence (parks the vectors first). Returns SOFT_EXIT. */
