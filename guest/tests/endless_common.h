@@ -21,19 +21,24 @@ void returns_behind_sti(void);
 void returns_over_a_page_end(void);
 void calls_and_returns(void);
 
-#define BEGIN(name) name ":\n\tmov " REG("sp") ", kept_sp\n\tmov " REG("bp") ", kept_bp\n\tmov " REG("bx") ", kept_bx\n\tsti\n\tnop\n\t"
+#define BEGIN(name)                                                                                                                        \
+    ".text\n" name ":\n\tmov " REG("sp") ", kept_sp\n\tmov " REG("bp") ", kept_bp\n\tmov " REG("bx") ", kept_bx\n\tsti\n\tnop\n\t"
+
+/* What it called is forgotten each time. */
+__asm__(BEGIN("calls_alone") "call 2f\n2: pop " REG("ax") "\n\tcall 2b\n");
+
+/* The address is there again, where the call had it. */
+__asm__(BEGIN("returns_alone") "call 1f\n2: push $2b\n\tret\n1: ret\n");
+
+__asm__(BEGIN("returns_behind_sti") "call 1f\n2: push $2b\n\tcli\n\tsti\n\tret\n1: ret\n");
 
 __asm__(
-    ".text\n"
-    /* What it called is forgotten each time. */
-    BEGIN("calls_alone") "1: call 2f\n2: pop " REG("ax") "\n\tcall 2b\n"
-    /* The address is there again, where the call had it. */
-    BEGIN("returns_alone") "call 1f\n2: push $2b\n\tret\n1: ret\n" BEGIN("returns_behind_sti") "call 1f\n2: push $2b\n\tcli\n\tsti\n\tret\n1: ret\n" BEGIN(
-        "returns_over_a_page_end") "mov page_in_two, " REG("sp") "\n\tcall 1f\n"
-                                                                 "2: push $2b\n\tmov -16(" REG("sp") "), " REG("ax") "\n\tret\n1: ret\n" BEGIN(
-                                                                     "calls_and_returns") "call 1f\n2: push $2b\n\tcall 3f\n\tret\n3: ret\n1: ret\n"
-                                                                                          "out_of_the_loop: cli\n\tmov kept_sp, " REG("sp") "\n\tmov kept_bp, " REG(
-                                                                                              "bp") "\n\tmov kept_bx, " REG("bx") "\n\tret\n");
+    BEGIN("returns_over_a_page_end") "mov page_in_two, " REG("sp") "\n\tcall 1f\n"
+                                                                   "2: push $2b\n\tmov -16(" REG("sp") "), " REG("ax") "\n\tret\n1: ret\n");
+
+__asm__(BEGIN("calls_and_returns") "call 1f\n2: push $2b\n\tcall 3f\n\tret\n3: ret\n1: ret\n");
+
+__asm__(".text\nout_of_the_loop: cli\n\tmov kept_sp, " REG("sp") "\n\tmov kept_bp, " REG("bp") "\n\tmov kept_bx, " REG("bx") "\n\tret\n");
 
 static volatile unsigned count;
 

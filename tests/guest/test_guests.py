@@ -29,7 +29,8 @@ def run(image, mode, timeout=TIMEOUT_S, cpus="1", engine="soft"):
     with tempfile.NamedTemporaryFile(prefix="umbra-guest-") as f:
         f.write(FW_CFG_FILE)
         f.flush()
-        command = [UMBRA, "run", "--engine", engine, "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}", "--cpus", cpus, "--debug-exit",
+        command = [UMBRA, "run", "--engine", engine, "--kernel", str(image), "--append", f"mode={mode} cpus={cpus.split(',')[0]}",
+                   "--cpus", cpus, "--debug-exit",
                    "--no-reboot", "--console", "tty", "--fw-cfg", f"opt/umbra/test={f.name}"]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
                               env={**os.environ, "UMBRA_SOFT": mode})
@@ -54,6 +55,8 @@ def test_there_are_images():
 def passes(image, mode, **more):
     result = run(image, mode, **more)
     text = report(result)
+    if mode == "kvm" and "KVM had to emulate an instruction and cannot" in text:
+        pytest.skip("this host's KVM has no hardware, and cannot emulate an instruction of the guest's")
     total = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", text, re.MULTILINE)
     assert total, f"no total, status {result.returncode}:\n{text}"
     assert int(total[2]) == 0 and int(total[1]) > 0, text
