@@ -100,6 +100,7 @@ int cache_init(struct soft_vm *svm, struct err *e)
         cache_fini(svm);
         return err_set(e, ENOMEM, "cannot reserve address space for the code cache; is `ulimit -v` set?");
     }
+    cache->host_flags = host_flags_probe();
     emit_common(cache);
     empty(cache);
     return 0;

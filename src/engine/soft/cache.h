@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/soft/codemem.h"
+#include "engine/soft/host_flags.h"
 #include "engine/soft/soft.h"
 
 #ifndef CACHE_BYTES /* unless --code-cache says otherwise; a stress build makes these two small */
@@ -142,6 +143,7 @@ struct soft_cache {
     /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS. */
     uint8_t *exit, *exit_next, *exit_unshared;
     uint8_t *call[CODE_EXIT_COUNT][2];
+    struct host_flags host_flags;
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */
 };
 

@@ -16,33 +16,19 @@
 
 /* --- which are wanted --- */
 
-/* Flags that the instruction surely overwrites. Shifts and rotates by zero leave them (SDM vol. 2 SAL). */
-static uint16_t killed(const struct insn *insn)
+static uint16_t killed(const struct trans *t, const struct insn *insn)
 {
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_SHL:
-    case ZYDIS_MNEMONIC_SHR:
-    case ZYDIS_MNEMONIC_SAR:
-    case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR:
-    case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: return 0;
-    default:
-        /* An undefined flag may in truth be left alone by this CPU, so its old value stays wanted. */
-        return insn->cpuflags_written & ~insn->cpuflags_undefined;
-    }
+    return host_flags_killed(&t->cache->host_flags, insn);
 }
 
 /* Those wanted before an instruction that does not leave the block, of those wanted after it. */
-static uint16_t wanted_before(uint32_t mode, const struct insn *insn, uint16_t after)
+static uint16_t wanted_before(const struct trans *t, const struct insn *insn, uint16_t after)
 {
     if (insn->cls == INSN_INNOCUOUS)
-        return (after & ~killed(insn)) | insn->cpuflags_read;
+        return (after & ~killed(t, insn)) | insn->cpuflags_read;
     if (insn->cls == INSN_STACK && insn->cpuflags_written == FLAG_ARITH)
         return 0; /* POPF */
-    if (trans_is_plain_stack(insn) || trans_is_string(mode, insn) || (trans_is_system(mode, insn) && !insn->cpuflags_read))
+    if (trans_is_plain_stack(insn) || trans_is_string(t->mode, insn) || (trans_is_system(t->mode, insn) && !insn->cpuflags_read))
         return after;
     return FLAG_ARITH;
 }
@@ -62,7 +48,7 @@ static uint16_t wanted_at(const struct trans *t, int64_t off)
             break;
         if (!jump) {
             wanted |= insn.cpuflags_read & open;
-            open &= ~killed(&insn);
+            open &= ~killed(t, &insn);
         }
         off += insn.len + (jump ? (int64_t)insn.op[0].imm : 0);
     }
@@ -116,7 +102,7 @@ static bool find_live(struct trans *t)
         if (trans_is_conditional(insn))
             wanted |= t->wanted_there[i] | insn->cpuflags_read;
         else if (i + 1 < t->count || insn->cls != INSN_CONTROL)
-            wanted = wanted_before(t->mode, insn, wanted);
+            wanted = wanted_before(t, insn, wanted);
         t->live[i] = wanted;
         kept |= wanted && (i == 0 || destroys(insn));
     }
