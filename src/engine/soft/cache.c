@@ -220,8 +220,8 @@ static const uint8_t *link_target(const struct block_link *link, const struct bl
     switch (link->kind) {
     case LINK_NEAR:
         if (link->polled || link->guest_off > (from->gpa & PAGE_MASK))
-            return to->code + to->poll_size;
-        return to->poll_size ? to->code : to->cold;
+            return to->entry;
+        return to->polled;
     case LINK_RETURN:
         if (block_in_page_of(to, from))
             return to->dispatch + to->landing_off;

@@ -84,9 +84,10 @@ struct block {
     bool vectors;    /* some instruction uses x87, MMX, SSE or AVX state */
     bool dropped;    /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
-    uint16_t poll_size; /* bytes at its start that look for attention; 0: those at the start of cold do, and go on at code */
-    uint8_t *code;      /* executable address */
-    uint8_t *cold;      /* and of what is seldom executed: out of the way of the rest */
+    uint8_t *code;   /* executable address */
+    uint8_t *cold;   /* and of what is seldom executed: out of the way of the rest */
+    uint8_t *entry;  /* where C and near links come in, with the host's flags */
+    uint8_t *polled; /* and where those that look for attention there first */
     uint32_t cold_size;
     /*
      * Where far links and the jump caches lead, with the address in HOST_S1: it leaves unless the fetch table says that this block's page is

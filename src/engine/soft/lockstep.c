@@ -230,7 +230,7 @@ static bool fill(struct soft_cpu *cpu, const struct cache_miss *miss)
 /* Runs the block once, filling shadow entries as it goes. */
 static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
 {
-    const void *code = b->code;
+    const void *code = b->entry;
 
     SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
     for (;;) {

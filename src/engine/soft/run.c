@@ -384,7 +384,7 @@ static const void *go_on(struct soft_cpu *cpu, const struct block *b)
     if (!b || atomic_load_explicit(&cpu->attention, memory_order_relaxed))
         return NULL;
     SLOT(cpu, CTX_CODE_PAGE) = ALIGN_DOWN(cpu->rip, PAGE_SIZE);
-    return b->code;
+    return b->entry;
 }
 
 /* The block at cpu->rip that shares no lookups, or NULL where step is to come on. */

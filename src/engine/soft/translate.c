@@ -386,7 +386,7 @@ static void emit_dispatch_entry(struct trans *t)
     b->landing_off = (uint8_t)(e->rw + e->rx_delta - b->dispatch);
     emit_and_page_start(e, HOST_S1);
     emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
-    if (!t->count || t->live[0])
+    if ((!t->count || t->live[0]) && !t->starts_saved)
         emit_flags_restore(e);
 }
 
@@ -461,7 +461,22 @@ static void emit_body(struct trans *t)
         trans_goto(t, trans_end(t, t->count - 1), false);
 }
 
-/* Where only links lead to a block, so far, its entry for other jumps is cold; else that for links that lead back. */
+static uint8_t *here(const struct trans *t)
+{
+    return t->e.rw + t->e.rx_delta;
+}
+
+static void emit_near_entry(struct trans *t)
+{
+    t->flags_saved = false;
+    t->block->polled = here(t);
+    emit_poll(t);
+    t->block->entry = here(t);
+    if (t->starts_saved)
+        trans_flags_keep(t);
+}
+
+/* Where only links lead to a block, so far, its entry for other jumps is cold; else that for links. */
 static void emit_block(struct trans *t, bool linked)
 {
     struct block *b = t->block;
@@ -469,21 +484,21 @@ static void emit_block(struct trans *t, bool linked)
     t->at = 0;
     if (!linked)
         emit_dispatch_entry(t);
-    b->code = t->e.rw + t->e.rx_delta;
+    b->code = here(t);
     if (linked)
-        emit_poll(t);
-    b->poll_size = (uint16_t)(t->e.rw + t->e.rx_delta - b->code);
+        emit_near_entry(t);
+    const uint8_t *body = t->e.rw;
+    t->flags_saved = t->starts_saved;
     emit_body(t);
 
     struct emit hot = t->e;
     t->e = t->cold_e;
     t->at = 0;
-    t->flags_saved = false;
     if (linked)
         emit_dispatch_entry(t);
     else
-        emit_poll(t);
-    emit_land_at(emit_jmp(&t->e), b->code + b->poll_size - t->e.rx_delta, &t->e);
+        emit_near_entry(t);
+    emit_land_at(emit_jmp(&t->e), body, &t->e);
     for (unsigned i = 0; i < t->cold_count; i++)
         emit_cold(t, &t->cold[i]);
     emit_link_exits(t);
@@ -532,7 +547,7 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     t->cold_e = emitter(cache, cache->cold_start + cache->cold_used);
     t->page = place->hva - (place->gpa & PAGE_MASK);
     decode_block(t, place);
-    trans_flags_find(t);
+    trans_flags_find(t, place->linked);
     trans_share_find(t);
     emit_block(t, place->linked);
     BUG_ON(t->e.overflow || t->cold_e.overflow);

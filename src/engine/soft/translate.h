@@ -82,6 +82,7 @@ struct trans {
     unsigned at;         /* the instruction being emitted */
     uint8_t *insn_start; /* its first host byte */
     bool flags_saved;    /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
+    bool starts_saved;   /* so it is at the block's first instruction */
     /* Arithmetic flags that links hand over: behind the block's end, and where a conditional branch is taken. */
     uint16_t wanted_behind, wanted_there[CACHE_BLOCK_INSNS];
     struct trans_cold cold[TRANS_MAX_COLD];
@@ -153,8 +154,8 @@ static inline void trans_lea(struct trans *t, unsigned dst, unsigned base, int32
 
 /* --- arithmetic flags: translate_flags.c --- */
 
-/* Fills live[] and wanted_behind of the decoded block. */
-void trans_flags_find(struct trans *);
+/* Fills live[], wanted_behind and starts_saved of the decoded block, to which the guest came by a near link or not. */
+void trans_flags_find(struct trans *, bool linked);
 /* Whether the instruction reads or writes any. */
 bool trans_flags_touched(const struct insn *);
 /* Code follows that destroys the host's flags: the guest's are kept if they are wanted. HOST_S2 is lost. */

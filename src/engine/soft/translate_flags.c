@@ -9,7 +9,8 @@
  * wanted at a block's end is only what a jump to anywhere may find wanted there. So the convention between blocks is:
  *
  * - A link within the page hands over the host's flags. What its target wants is known by looking at it.
- * - A jump that looks into a jump cache hands over CTX_SAVE_FLAGS, and a target that wants flags takes them from there (block.dispatch).
+ * - A jump that looks into a jump cache hands over CTX_SAVE_FLAGS, and a target that wants flags takes them from there (block.dispatch), or
+ *   leaves them there until it does (starts_saved).
  */
 
 #define LOOK_AHEAD 8 /* instructions of a successor: nearly all code writes flags before */
@@ -109,10 +110,26 @@ static bool find_live(struct trans *t)
     return kept;
 }
 
-/* First as if all were wanted: looking at other code is needed only where that would have some kept. */
-void trans_flags_find(struct trans *t)
+/* Whether the host's flags are needed, for what the block was entered with, before other code destroys them. */
+static bool needs_host_flags(const struct trans *t)
 {
-    t->flags_saved = false;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct insn *insn = &t->insn[i];
+        if (trans_is_followed(t, i))
+            continue;
+        if (insn->mnemonic == ZYDIS_MNEMONIC_JMP && is_relative(insn))
+            return t->wanted_behind && trans_is_linked(t, (int64_t)trans_end(t, i) + (int64_t)insn->op[0].imm);
+        if (destroys(insn))
+            return false;
+        if (trans_is_conditional(insn) || trans_flags_touched(insn))
+            return true;
+    }
+    return t->wanted_behind;
+}
+
+/* First as if all were wanted: looking at other code is needed only where that would have some kept. */
+static void find_wanted(struct trans *t)
+{
     t->wanted_behind = FLAG_ARITH;
     for (unsigned i = 0; i < t->count; i++)
         t->wanted_there[i] = FLAG_ARITH;
@@ -123,6 +140,12 @@ void trans_flags_find(struct trans *t)
         if (trans_is_conditional(&t->insn[i]))
             t->wanted_there[i] = wanted_there(t, i);
     find_live(t);
+}
+
+void trans_flags_find(struct trans *t, bool linked)
+{
+    find_wanted(t);
+    t->starts_saved = !linked && t->count && t->live[0] && !needs_host_flags(t);
 }
 
 /* --- where they are --- */

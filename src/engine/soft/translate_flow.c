@@ -106,6 +106,7 @@ static bool load_target(struct trans *t)
         return false;
     trans_lookup(t, gva, trans_word(t), false);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, gva, HOST_S2, 1, 0);
+    t->addend_of = TRANS_NO_GROUP;
     return true;
 }
 

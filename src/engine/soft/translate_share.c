@@ -47,7 +47,7 @@ static bool stack_access(const struct insn *insn, struct access *a)
     bool push = trans_is_plain_stack(insn) && insn->mnemonic == ZYDIS_MNEMONIC_PUSH;
     bool pop = trans_is_plain_stack(insn) && insn->mnemonic == ZYDIS_MNEMONIC_POP;
 
-    if (insn->has_mem || !(call || ret || push || pop))
+    if ((insn->has_mem && !call) || !(call || ret || push || pop))
         return false;
     *a = (struct access){.base = GPR_RSP, .index = REG_NONE, .disp = push || call ? -8 : 0, .size = 8, .write = push || call};
     return true;
@@ -204,13 +204,14 @@ void trans_share_emitted(struct trans *t, unsigned i)
         t->addend_of = TRANS_NO_GROUP;
 }
 
-/* Which addends will be gone from the register when they are wanted. */
+/* Which addends will be gone from the register when they are wanted. A call's target in memory is looked up first. */
 static void find_stored(struct trans *t)
 {
     t->addend_of = TRANS_NO_GROUP;
     for (unsigned i = 0; i < t->count; i++) {
         unsigned g = t->member_of[i];
-        if (g != TRANS_NO_GROUP && t->group[g].leader != i && t->addend_of != g)
+        bool gone = t->addend_of != g || (t->insn[i].cls == INSN_CONTROL && t->insn[i].has_mem);
+        if (g != TRANS_NO_GROUP && t->group[g].leader != i && gone)
             t->group[g].stored = true;
         trans_share_emitted(t, i);
     }
