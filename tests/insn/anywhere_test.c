@@ -453,8 +453,11 @@ static void by_chance(struct rng *r)
 static bool prepare(void)
 {
     map_pages();
-    if (!walk())
+    if (!walk()) {
+        if (t.by_hand)
+            fail("that it ends:", "stepped", NULL);
         return false;
+    }
     load();
     const char *what = run_on() ? end_difference() : "that it ends:";
     if (what)

@@ -78,6 +78,9 @@ struct piece {
           "lea rax, [rip + 1f]; cmp rdx, rcx; jmp rax; ud2; 1: setl [rbx]; lea r10, [rip + 2f]; call r10; mov [rsi], r10; "                \
           "call qword ptr [rsi]; lea rdx, [rip + 3f]; push rdx; ret; 2: inc dword ptr [rdi]; ret; 3: mov [rdi + 8], rdx; "                 \
           "lea r11, [rip + 4f]; mov [r9], r11; jmp qword ptr [r9]; ud2; 4: nop")                                                           \
+    piece(calls_through_memory, 0,                                                                                                         \
+          "lea rax, [rip + 1f]; mov [rsi], rax; push rcx; cmp rdx, rcx; push rax; call qword ptr [rsi]; setl [rbx]; pop rcx; and rcx, rdx; "\
+          "call qword ptr [rsp - 32]; ud2; 1: lea r14, [r14 + 3]; mov [rsp - 16], rax; call 2f; 2: pop rdi; ret")                          \
     piece(jumps_followed, 0,                                                                                                               \
           "cmp rax, rdx; mov rcx, [rbx]; push rcx; jmp 1f; ud2; 2: adc rax, [rbx + 16]; push rax; jmp 3f; ud2; "                           \
           "1: mov [rbx + 8], rcx; mov r10, [rsi]; jmp 2b; 3: setc [rdi]; pop rdx; pop r11; mov ecx, 6; "                                   \
