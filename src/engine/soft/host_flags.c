@@ -11,40 +11,66 @@
 
 #define SAMPLES 16
 
-/* Flags by which two runs on the same RAX and RDX differ that began with other ones. The compiler may use what lies below the stack pointer. */
-#define KEPT_BY(insn)                                                                                                                      \
-    ({                                                                                                                                     \
-        uint64_t kept_ = 0;                                                                                                                \
-        for (uint64_t n_ = 0; n_ < SAMPLES; n_++) {                                                                                        \
-            uint64_t flags_[] = {FLAG_ONE, FLAG_ONE | FLAG_ARITH};                                                                         \
-            for (unsigned k_ = 0; k_ < 2; k_++) {                                                                                          \
-                uint64_t rax_ = n_ * 0x9e3779b97f4a7c15ULL, rdx_ = (7 * n_ + 1) * 0xc2b2ae3d27d4eb4fULL;                                   \
+/* Adds to kept the flags by which two runs on the same RAX and RDX differ. The compiler may use what lies below the stack pointer. */
+#define TRY(kept, insn)                                                                                                                    \
+    do {                                                                                                                                   \
+        for (uint64_t n = 0; n < SAMPLES; n++) {                                                                                           \
+            uint64_t flags[] = {FLAG_ONE, FLAG_ONE | FLAG_ARITH};                                                                          \
+            for (unsigned k = 0; k < ARRAY_SIZE(flags); k++) {                                                                             \
+                uint64_t rax = n * 0x9e3779b97f4a7c15ULL, rdx = (7 * n + 1) * 0xc2b2ae3d27d4eb4fULL;                                       \
                 __asm__ volatile("lea -128(%%rsp), %%rsp\n\tpush %0\n\tpopf\n\t" insn "\n\tpushf\n\tpop %0\n\tlea 128(%%rsp), %%rsp"       \
-                                 : "+r"(flags_[k_]), "+a"(rax_), "+d"(rdx_)                                                                \
+                                 : "+r"(flags[k]), "+a"(rax), "+d"(rdx)                                                                    \
                                  :                                                                                                         \
                                  : "cc", "memory");                                                                                        \
             }                                                                                                                              \
-            kept_ |= flags_[0] ^ flags_[1];                                                                                                \
+            (kept) |= (uint16_t)((flags[0] ^ flags[1]) & FLAG_ARITH);                                                                      \
         }                                                                                                                                  \
-        (uint16_t)(kept_ & FLAG_ARITH);                                                                                                    \
-    })
+    } while (0)
 
-#define KEPT_BY_LOGIC(name)                                                                                                                \
-    (KEPT_BY(name "b %%dl, %%al") | KEPT_BY(name "w %%dx, %%ax") | KEPT_BY(name "l %%edx, %%eax") | KEPT_BY(name "q %%rdx, %%rax"))
+#define TRY_LOGIC(kept, name)                                                                                                              \
+    do {                                                                                                                                   \
+        TRY(kept, name "b %%dl, %%al");                                                                                                    \
+        TRY(kept, name "w %%dx, %%ax");                                                                                                    \
+        TRY(kept, name "l %%edx, %%eax");                                                                                                  \
+        TRY(kept, name "q %%rdx, %%rax");                                                                                                  \
+    } while (0)
 
-#define KEPT_BY_SHIFT(name, count)                                                                                                         \
-    (KEPT_BY(name "b $" count ", %%al") | KEPT_BY(name "w $" count ", %%ax") | KEPT_BY(name "l $" count ", %%eax") |                       \
-     KEPT_BY(name "q $" count ", %%rax"))
+#define TRY_SHIFT(kept, name, count)                                                                                                       \
+    do {                                                                                                                                   \
+        TRY(kept, name "b $" count ", %%al");                                                                                              \
+        TRY(kept, name "w $" count ", %%ax");                                                                                              \
+        TRY(kept, name "l $" count ", %%eax");                                                                                             \
+        TRY(kept, name "q $" count ", %%rax");                                                                                             \
+    } while (0)
 
-#define KEPT_BY_SHIFTS(name) (KEPT_BY_SHIFT(name, "1") | KEPT_BY_SHIFT(name, "2") | KEPT_BY_SHIFT(name, "7"))
+static uint16_t kept_by_logic(void)
+{
+    uint16_t kept = 0;
+
+    TRY_LOGIC(kept, "and");
+    TRY_LOGIC(kept, "or");
+    TRY_LOGIC(kept, "xor");
+    TRY_LOGIC(kept, "test");
+    TRY(kept, "andn %%rdx, %%rax, %%rax");
+    return kept;
+}
+
+static uint16_t kept_by_shifts(void)
+{
+    uint16_t kept = 0;
+
+    TRY_SHIFT(kept, "shl", "1");
+    TRY_SHIFT(kept, "shl", "7");
+    TRY_SHIFT(kept, "shr", "1");
+    TRY_SHIFT(kept, "shr", "7");
+    TRY_SHIFT(kept, "sar", "1");
+    TRY_SHIFT(kept, "sar", "7");
+    return kept;
+}
 
 struct host_flags host_flags_probe(void)
 {
-    return (struct host_flags){
-        .logic = KEPT_BY_LOGIC("and") | KEPT_BY_LOGIC("or") | KEPT_BY_LOGIC("xor") | KEPT_BY_LOGIC("test") |
-                 KEPT_BY("andn %%rdx, %%rax, %%rax"),
-        .shift = KEPT_BY_SHIFTS("shl") | KEPT_BY_SHIFTS("shr") | KEPT_BY_SHIFTS("sar"),
-    };
+    return (struct host_flags){.logic = kept_by_logic(), .shift = kept_by_shifts()};
 }
 
 /* By a constant that is neither 0, which leaves all flags, nor more than the operand has bits, where CF is undefined too (SDM vol. 2 SAL). */
