@@ -1,4 +1,4 @@
-/* Loops without a jump back, which go round by calls and returns alone: an interrupt comes through all the same. For 64-bit and 32-bit guests. */
+/* Loops that go round by calls and returns, with a jump back and without: an interrupt comes through all the same. For 64-bit and 32-bit guests. */
 #include "irq.h"
 #include "test.h"
 
@@ -20,6 +20,8 @@ void returns_alone(void);
 void returns_behind_sti(void);
 void returns_over_a_page_end(void);
 void calls_and_returns(void);
+void a_jump_back_to_a_call(void);
+void a_jump_back_to_a_way_around_a_call(void);
 
 #define BEGIN(name)                                                                                                                        \
     ".text\n" name ":\n\tmov " REG("sp") ", kept_sp\n\tmov " REG("bp") ", kept_bp\n\tmov " REG("bx") ", kept_bx\n\tsti\n\tnop\n\t"
@@ -37,6 +39,10 @@ __asm__(
                                                                    "2: push $2b\n\tmov -16(" REG("sp") "), " REG("ax") "\n\tret\n1: ret\n");
 
 __asm__(BEGIN("calls_and_returns") "call 1f\n2: push $2b\n\tcall 3f\n\tret\n3: ret\n1: ret\n");
+
+__asm__(BEGIN("a_jump_back_to_a_call") "1: call 2f\n\tjmp 1b\n2: ret\n");
+
+__asm__(BEGIN("a_jump_back_to_a_way_around_a_call") "mov $1, %eax\n1: test %eax, %eax\n\tjnz 3f\n\tcall 2f\n3: nop\n\tjmp 1b\n2: ret\n");
 
 __asm__(".text\nout_of_the_loop: mov kept_sp, " REG("sp") "\n\tmov kept_bp, " REG("bp") "\n\tmov kept_bx, " REG("bx") "\n\tret\n");
 
@@ -93,5 +99,16 @@ static void both(void)
     check_ends(calls_and_returns);
 }
 
+static void back_to_a_call(void)
+{
+    check_ends(a_jump_back_to_a_call);
+}
+
+static void back_to_a_way_around(void)
+{
+    check_ends(a_jump_back_to_a_way_around_a_call);
+}
+
 GUEST_TESTS({"calls", calls}, {"returns", returns}, {"returns behind STI", behind_sti}, {"returns that look at two pages", over_a_page_end},
-            {"calls and returns", both});
+            {"calls and returns", both}, {"a jump back to a call", back_to_a_call},
+            {"a jump back to a way around a call", back_to_a_way_around});

@@ -219,7 +219,7 @@ static const uint8_t *link_target(const struct block_link *link, const struct bl
 {
     switch (link->kind) {
     case LINK_NEAR:
-        if (link->polled || link->guest_off > (from->gpa & PAGE_MASK))
+        if (link->polled || to->looks || link->guest_off > (from->gpa & PAGE_MASK))
             return to->entry;
         return to->polled;
     case LINK_RETURN:

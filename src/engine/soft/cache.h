@@ -88,6 +88,7 @@ struct block {
     uint8_t *cold;   /* and of what is seldom executed: out of the way of the rest */
     uint8_t *entry;  /* where C and near links come in, with the host's flags */
     uint8_t *polled; /* and where those that look for attention there first */
+    bool looks;      /* so does every way out of the block */
     uint32_t cold_size;
     /*
      * Where far links and the jump caches lead, with the address in HOST_S1: it leaves unless the fetch table says that this block's page is

@@ -305,8 +305,8 @@ void trans_poll(struct trans *t)
 
 /*
  * A block has an entry that looks for attention first, for links that lead back in the page, and so has its dispatch. Links that lead forward go
- * behind the look, and so do calls and returns, which look while they ask for the stack's page. Code cannot go round without any of these, so an
- * interrupt or a kick waits for a page's blocks at most. Where the flags are dead this is CMP and JNE; else JRCXZ with RCX aside.
+ * behind the look, and so do those to blocks that are left by none but such ways, and calls and returns, which look while they ask for the stack's page.
+ * Code cannot go round without any of these, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead this is CMP and JNE; else JRCXZ with RCX aside.
  */
 static void emit_poll(struct trans *t)
 {
@@ -506,6 +506,17 @@ static void emit_block(struct trans *t, bool linked)
     t->e = hot;
 }
 
+/* Whether no near link leads out that nobody has looked before. Far ones and jumps to anywhere look where they lead. */
+static bool looks(const struct trans *t)
+{
+    for (unsigned n = 0; n < t->block->link_count; n++) {
+        const struct block_link *link = &t->cache->links[t->block->first_link + n];
+        if (link->kind == LINK_NEAR && !link->polled)
+            return false;
+    }
+    return true;
+}
+
 static void keep_source(struct trans *t)
 {
     struct soft_cache *cache = t->cache;
@@ -551,6 +562,7 @@ static struct block *translate_block(struct soft_cpu *cpu, const struct code_pla
     trans_share_find(t);
     emit_block(t, place->linked);
     BUG_ON(t->e.overflow || t->cold_e.overflow);
+    b->looks = looks(t);
 
     cache->mark_count += b->mark_count;
     cache->link_count += b->link_count;
