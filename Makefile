@@ -209,7 +209,7 @@ STRESS_BOOTS := poweroff or reboot_starts or statistics
 soak_suites = \
 	insn "build/release/tests/insn/insn_test --seed $(SEED) --cases 10000000" \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases 10000000" \
-	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases 100000000" \
+	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --seconds 3600" \
 	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --every --cases 10000" \
 	guest-stress "$(call guests_of,stress,step translate lockstep)" \
 	cli "UMBRA=build/umbra $(PYTEST) -m soak tests/cli" \

@@ -3,6 +3,7 @@
 #include <getopt.h>
 
 #include "compare.h"
+#include "base/clock.h"
 #include "sequence.h"
 
 /*
@@ -125,9 +126,13 @@ static void run_case(uint64_t seed, uint64_t number)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'}, {"cases", required_argument, NULL, 'n'}, {"case", required_argument, NULL, 'c'}, {0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"cases", required_argument, NULL, 'n'},
+                                            {"case", required_argument, NULL, 'c'},
+                                            {"seconds", required_argument, NULL, 't'},
+                                            {0}};
     unsigned long long seed = 1, cases = 100000, first = 0;
+    uint64_t end = UINT64_MAX;
     struct err e;
     struct rng r;
 
@@ -139,7 +144,11 @@ int main(int argc, char **argv)
             first = strtoull(optarg, NULL, 0);
             cases = 1;
             break;
-        default: fprintf(stderr, "usage: sequence_test [--seed S] [--cases N] [--case NUMBER]\n"); return 2;
+        case 't': /* as many cases as there is time for */
+            end = clock_monotonic_ns() + strtoull(optarg, NULL, 0) * NS_PER_SEC;
+            cases = UINT64_MAX;
+            break;
+        default: fprintf(stderr, "usage: sequence_test [--seed S] [--cases N | --seconds N | --case NUMBER]\n"); return 2;
         }
     setvbuf(stdout, NULL, _IOLBF, 0); /* what differs is seen at once */
     if (machine_init(&t.machine, &e) != 0) {
@@ -149,8 +158,8 @@ int main(int argc, char **argv)
     rng_start(&r, 1, 1);
     rng_fill(&r, t.pristine, sizeof(t.pristine));
     memset(t.pristine + CODE_FIRST * PAGE_SIZE, 0xcc, CODE_PAGES * PAGE_SIZE); /* a stray jump ends at INT3 */
-    for (uint64_t i = first; i < first + cases && t.failed < 10; i++)
-        run_case(seed, i);
+    for (uint64_t i = 0; i < cases && t.failed < 10 && clock_monotonic_ns() < end; i++)
+        run_case(seed, first + i);
     printf("sequences: %llu came to their end, %llu faulted\n", (unsigned long long)t.ended, (unsigned long long)t.faulted);
     printf("skip %llu that halt or have no end, %llu that differ after they changed their code\n", (unsigned long long)t.skipped,
            (unsigned long long)t.changed);
