@@ -84,12 +84,12 @@ struct block {
     bool vectors;    /* some instruction uses x87, MMX, SSE or AVX state */
     bool dropped;    /* its guest bytes changed: found by nobody any more */
     uint32_t code_size;
-    uint8_t *code;   /* executable address */
-    uint8_t *cold;   /* and of what is seldom executed: out of the way of the rest */
-    uint8_t *entry;  /* where C and near links come in, with the host's flags */
-    uint8_t *polled; /* and where those that look for attention there first */
-    bool looks;      /* so does every way out of the block */
+    uint8_t *code; /* executable address */
+    uint8_t *cold; /* and of what is seldom executed: out of the way of the rest */
     uint32_t cold_size;
+    uint8_t *entry;  /* where C and near links come in, with the host's flags */
+    uint8_t *polled; /* the same behind a look for attention */
+    bool looks;      /* every way out of the block has one, too, or leads to one */
     /*
      * Where far links and the jump caches lead, with the address in HOST_S1: it leaves unless the fetch table says that this block's page is
      * mapped there, and fetches flags from CTX_SAVE_FLAGS where they are wanted. check: writable address of the page's number in it.

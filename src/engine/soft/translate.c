@@ -304,9 +304,10 @@ void trans_poll(struct trans *t)
 }
 
 /*
- * A block has an entry that looks for attention first, for links that lead back in the page, and so has its dispatch. Links that lead forward go
- * behind the look, and so do those to blocks that are left by none but such ways, and calls and returns, which look while they ask for the stack's page.
- * Code cannot go round without any of these, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead this is CMP and JNE; else JRCXZ with RCX aside.
+ * A block has an entry that looks for attention first, for links that lead back in the page, and so has its dispatch. Calls and returns go behind
+ * the look, for they look while they ask for the stack's page; so do links that lead forward, and those to blocks that nobody leaves without a look
+ * (block.looks). Code cannot go round without any of these, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead
+ * this is CMP and JNE; else JRCXZ with RCX aside.
  */
 static void emit_poll(struct trans *t)
 {
