@@ -26,6 +26,7 @@ struct run {
     struct console console;
     struct control control;
     struct gdb *gdb; /* NULL: none was asked for */
+    FILE *stats;     /* where the statistics go in the end; NULL: nowhere */
     struct loop_fd signals;
 };
 
@@ -187,22 +188,31 @@ static int check_descriptors(const struct config *c, struct err *e)
     return 0;
 }
 
+static int no_statistics(const struct run *r, struct err *e)
+{
+    return err_set(e, errno, "cannot write the statistics to %.300s: %s", r->config.stats_path, strerror(errno));
+}
+
+/* Before the guest runs: nobody wants to learn at its end that nothing could be kept. */
+static int open_statistics(struct run *r, struct err *e)
+{
+    const char *path = r->config.stats_path;
+
+    if (r->config.stats)
+        r->stats = path ? fopen(path, "we") : stderr;
+    return r->config.stats && !r->stats ? no_statistics(r, e) : 0;
+}
+
 static int write_statistics(struct run *r, struct err *e)
 {
     const char *path = r->config.stats_path;
     size_t len = path ? strlen(path) : 0;
     bool json = len > 5 && strcmp(path + len - 5, ".json") == 0;
-    int error;
-    FILE *f;
+    int error = stats_write(&r->machine.vm, r->stats, json, e);
 
-    if (!path)
-        return stats_write(&r->machine.vm, stderr, false, e);
-    f = fopen(path, "we");
-    if (!f)
-        return err_set(e, errno, "cannot write the statistics to %.300s: %s", path, strerror(errno));
-    error = stats_write(&r->machine.vm, f, json, e);
-    if (fclose(f) != 0 && !error)
-        error = err_set(e, errno, "cannot write the statistics to %.300s: %s", path, strerror(errno));
+    if (path && fclose(r->stats) != 0 && !error)
+        error = no_statistics(r, e);
+    r->stats = NULL;
     return error;
 }
 
@@ -225,7 +235,7 @@ static int set_up(struct run *r, struct err *e)
         error = console_start(&r->console, &r->machine, e);
     if (!error)
         error = control_start(&r->control, &r->machine, e);
-    return error;
+    return error ? error : open_statistics(r, e);
 }
 
 /* Runs it, and says how it ended. *status: umbra's exit status. 0 or -errno with a sentence when the host failed. */
@@ -240,7 +250,7 @@ static int run_machine(struct run *r, int *status, struct err *e)
         return error;
     if (r->machine.vm.end_text[0])
         log_info("%s", r->machine.vm.end_text);
-    return r->config.stats ? write_statistics(r, e) : 0;
+    return r->stats ? write_statistics(r, e) : 0;
 }
 
 /* The exit status. */

@@ -175,5 +175,7 @@ def test_a_console_file_that_cannot_be_written(umbra, kernel, tmp_path):
     assert os.listdir(tmp_path) == ["fifo"]
 
 
-def test_statistics_that_cannot_be_written(umbra, kernel):
-    refused(umbra("run", "--kernel", kernel(guests.POWER_OFF), "--stats=no/such/place"), HOST, "statistics", "no/such/place")
+def test_statistics_that_cannot_be_written_are_said_before_the_guest_runs(umbra, kernel):
+    done = umbra("run", "--kernel", kernel(guests.say("x") + guests.POWER_OFF), "--stats=no/such/place")
+    refused(done, HOST, "statistics", "no/such/place")
+    assert done.stdout == ""
