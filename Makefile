@@ -1,6 +1,6 @@
 # Umbra: `make run` boots the default guest, `make test` passes every test, `make help` names the rest.
 #
-# Sources are found by wildcard: a new file edits nothing here. m= chooses the build: release, debug, asan, ubsan, tsan, cov, stress;
+# Sources are found by wildcard: a new file edits nothing here. m= chooses the build: release, debug, asan, tsan, cov, stress;
 # fuzz is what the fuzzers are built as.
 m ?= release
 ifeq ($(origin CC),default)
@@ -29,15 +29,14 @@ WARNINGS := -Wall -Wextra -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wm
 WARNINGS += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 mode_release := -O2
 mode_debug := -Og
-mode_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
-mode_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all
+mode_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 mode_tsan := -O1 -fsanitize=thread -DSOFT_TSAN
 mode_cov := -O0 --coverage
 # Small tables, so that what is rare happens all the time.
 mode_stress := -O1 -DSHADOW_RECORDS=300U -DSHADOW_POPULATED_MAX=64U -DCACHE_BYTES=0x40000 -DCACHE_BLOCK_INSNS=5
 mode_fuzz := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 ifeq ($(origin mode_$(m)),undefined)
-$(error m=$(m) is no build mode: it is one of release, debug, asan, ubsan, tsan, cov, stress, fuzz)
+$(error m=$(m) is no build mode: it is one of release, debug, asan, tsan, cov, stress, fuzz)
 endif
 
 
@@ -195,12 +194,11 @@ suites = \
 	insn-translated "build/release/tests/insn/insn_test --engine translate --seed $(SEED) --cases $(CASES)" \
 	sequence "build/release/tests/insn/sequence_test --seed $(SEED) --cases $(CASES)" \
 	anywhere "build/release/tests/insn/anywhere_test --seed $(SEED) --cases 100" \
-	anywhere-ubsan "build/ubsan/tests/insn/anywhere_test --seed $(SEED) --cases 20" \
+	anywhere-asan "build/asan/tests/insn/anywhere_test --seed $(SEED) --cases 20" \
 	decode "build/release/tests/insn/decode_test build/guest/cloud/vmlinux" \
 	guest "$(call guests_of,release,step translate lockstep)" \
 	guest-stress "$(call guests_of,stress,translate)" \
 	guest-asan "$(call guests_of,asan,step translate)" \
-	guest-ubsan "$(call guests_of,ubsan,step translate)" \
 	cli "UMBRA=build/umbra GUESTS=build/release/guest $(PYTEST) -m 'not soak' tests/cli" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) $(if $(filter config kernel_image step,$(n)),20,5)")
 
@@ -220,7 +218,6 @@ soak_suites = \
 	linux-stress "UMBRA=build/stress/umbra UMBRA_TIMEOUT_SCALE=20 $(PYTEST) -m 'not soak' tests/linux/test_boot.py -k '$(STRESS_BOOTS)'" \
 	linux-tsan "UMBRA=build/tsan/umbra UMBRA_TIMEOUT_SCALE=5 $(PYTEST) -m 'not soak' tests/linux" \
 	linux-asan "UMBRA=build/asan/umbra $(PYTEST) -m 'not soak' tests/linux" \
-	linux-ubsan "UMBRA=build/ubsan/umbra $(PYTEST) -m 'not soak' tests/linux" \
 	$(foreach n,$(fuzz_names),fuzz-$(n) "tests/fuzz/run.sh $(n) 600")
 
 .PHONY: test soak test-builds lint
@@ -238,8 +235,7 @@ test-images:
 	@$(MAKE) --no-print-directory guest image
 test-variants:
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
-	@$(MAKE) --no-print-directory -j$(JOBS) m=asan build/asan/umbra unit-tests
-	@$(MAKE) --no-print-directory -j$(JOBS) m=ubsan build/ubsan/umbra build/ubsan/tests/insn/anywhere_test
+	@$(MAKE) --no-print-directory -j$(JOBS) m=asan build/asan/umbra build/asan/tests/insn/anywhere_test unit-tests
 	@$(MAKE) --no-print-directory -j$(JOBS) m=stress build/stress/umbra
 	@$(MAKE) --no-print-directory -j$(JOBS) m=fuzz fuzzers
 
@@ -299,6 +295,6 @@ help:
 	@echo "make guest      the default guest        make guests     the test guests"
 	@echo "make unit-tests, insn-tests, fuzzers     build these of m="
 	@echo "make install    PREFIX, DESTDIR          make clean      remove build/"
-	@echo "m=release|debug|asan|ubsan|tsan|cov|stress chooses the build, V=1 shows the commands"
+	@echo "m=release|debug|asan|tsan|cov|stress chooses the build, V=1 shows the commands"
 clean:
 	rm -rf build
