@@ -467,14 +467,16 @@ static uint8_t *here(const struct trans *t)
     return t->e.rw + t->e.rx_delta;
 }
 
+/* Where near links come in that look first; the others too, if flags are to be saved before the first instruction. */
 static void emit_near_entry(struct trans *t)
 {
     t->flags_saved = false;
     t->block->polled = here(t);
     emit_poll(t);
+    if (!t->starts_saved)
+        return;
     t->block->entry = here(t);
-    if (t->starts_saved)
-        trans_flags_keep(t);
+    trans_flags_keep(t);
 }
 
 /* Where only links lead to a block, so far, its entry for other jumps is cold; else that for links. */
@@ -489,6 +491,7 @@ static void emit_block(struct trans *t, bool linked)
     if (linked)
         emit_near_entry(t);
     const uint8_t *body = t->e.rw;
+    b->entry = here(t);
     t->flags_saved = t->starts_saved;
     emit_body(t);
 
