@@ -34,6 +34,7 @@
 #define NMI_VECTOR 2
 #define LEVEL_ASSERT 0xc000U
 #define WAIT_S 60
+#define TOLD_KEPT 4
 
 /* 16-bit code as bytes: name, and name_end behind it. */
 #define GUEST(name, text)                                                                                                                  \
@@ -45,6 +46,7 @@ struct fixture {
     struct bus_range port, string, mmio;
     sem_t told;
     atomic_uint value; /* the last one told */
+    atomic_uint first_told[TOLD_KEPT], told_count;
     uint8_t bytes[PAGE_SIZE];
     unsigned accesses, last_size; /* of mmio */
     uint8_t next;                 /* of STRING_PORT */
@@ -66,6 +68,9 @@ static inline void port_write(void *opaque, uint64_t off, unsigned size, uint64_
 
     (void)off, (void)size;
     atomic_store(&f->value, (unsigned)value);
+    unsigned number = atomic_fetch_add(&f->told_count, 1);
+    if (number < TOLD_KEPT)
+        atomic_store(&f->first_told[number], (unsigned)value);
     sem_post(&f->told);
 }
 
