@@ -231,7 +231,7 @@ test-builds: | deps-build deps-guest deps-image deps-test
 .PHONY: test-images test-variants
 test-images:
 	@tools/guest-kernel.sh cloud generic
-	@tools/guest-initramfs-tools.sh cloud generic
+	@tools/guest-initramfs-tools.sh cloud
 	@$(MAKE) --no-print-directory guest image
 test-variants:
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests insn-tests $(lab_tests)
@@ -245,6 +245,7 @@ test: test-builds
 # Hours where the others take minutes.
 soak: test-builds
 	@tools/debian-image.sh load
+	@tools/guest-initramfs-tools.sh generic
 	@$(MAKE) --no-print-directory -j$(JOBS) m=tsan build/tsan/umbra build/tsan/tests/unit/soft_smp_test
 	@tests/run $(soak_suites)
 
