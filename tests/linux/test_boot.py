@@ -146,7 +146,7 @@ def test_kernels_boot_as_bzimage_and_as_elf(flavour, name):
         assert guest.wait() == 0
 
 
-# The generic one has ten times as many modules, and takes minutes to make.
+# The generic one takes minutes to make.
 @pytest.mark.parametrize("flavour", ["cloud", pytest.param("generic", marks=pytest.mark.soak)])
 def test_initrds_of_initramfs_tools_reach_their_emergency_prompt(flavour):
     initrd = os.path.join(vm.GUEST, flavour, "initrd.img")
