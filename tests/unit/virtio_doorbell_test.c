@@ -187,11 +187,7 @@ static void a_reset_is_finished_when_the_host_is(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, SPLIT);
-    f->echo->hold = true;
-    request(f, 0, "on its way");
-    virtio_doorbell(f->dev, 0);
-    echo_settle(f->loop);
+    start_and_hold(f);
     assert_int_equal(f->echo->held_queue, 0);
     virtio_set_status(f->dev, 0);
     assert_int_equal(f->echo->resets, 1);
@@ -212,11 +208,7 @@ static void a_queues_reset_is_finished_when_the_host_is(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, SPLIT);
-    f->echo->hold = true;
-    request(f, 0, "on its way");
-    virtio_doorbell(f->dev, 0);
-    echo_settle(f->loop);
+    start_and_hold(f);
     virtio_reset_queue(f->dev, 0);
     assert_true(f->dev->kicks[0].reset_under_way);
     assert_int_equal(enable(f, 0), -EINVAL);
@@ -233,11 +225,7 @@ static void a_devices_reset_ends_that_of_a_queue(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, SPLIT);
-    f->echo->hold = true;
-    request(f, 0, "on its way");
-    virtio_doorbell(f->dev, 0);
-    echo_settle(f->loop);
+    start_and_hold(f);
     virtio_reset_queue(f->dev, 0);
     virtio_set_status(f->dev, 0);
     assert_int_not_equal(f->dev->state.status, 0);

@@ -151,3 +151,13 @@ static inline void echo_once(struct fixture *f, unsigned queue, const char *text
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+/* With a request in queue 0 that the host has taken and not done. */
+static inline void start_and_hold(struct fixture *f)
+{
+    start(f, SPLIT);
+    f->echo->hold = true;
+    request(f, 0, "on its way");
+    virtio_doorbell(f->dev, 0);
+    echo_settle(f->loop);
+}

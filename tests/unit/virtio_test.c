@@ -192,11 +192,7 @@ static void breaking_a_device_that_is_being_reset_only_complains(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, SPLIT);
-    f->echo->hold = true;
-    request(f, 0, "on its way");
-    virtio_doorbell(f->dev, 0);
-    echo_settle(f->loop);
+    start_and_hold(f);
     virtio_set_status(f->dev, 0);
     virtio_broken(f->dev, "%s", "it does what it must not");
     assert_int_equal(complaints, 1);
