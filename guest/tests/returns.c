@@ -1,4 +1,4 @@
-/* Returns into code that is not what it was at the call: the caller's page is mapped elsewhere, or its bytes are others. */
+/* Calls and returns: into code that is not what it was at the call, on stacks that are not aligned, and to where nothing is. */
 #include "paging.h"
 #include "test.h"
 
@@ -100,5 +100,82 @@ static void rewritten(void)
     }
 }
 
+/* call *rdi on the stack at sp, and back; the number that the callee leaves in rax. */
+static uint64_t call_on(word sp, void (*callee)(void))
+{
+    uint64_t value;
+    word behind;
+
+    __asm__ volatile("mov %%rsp, %%rbx\n mov %2, %%rsp\n call *%%rdi\n mov %%rsp, %%rcx\n mov %%rbx, %%rsp"
+                     : "=a"(value), "=c"(behind)
+                     : "r"(sp), "D"(callee)
+                     : "rbx", "rdx", "rsi", "r8", "r9", "r10", "r11", "memory", "cc");
+    check_eq(behind, sp);
+    return value;
+}
+
+volatile word skew;
+
+/* Calls that go three deep, with nothing between them on the stack; each adds what tells the way that it was gone. */
+void deep_callee(void);
+__asm__("deep_callee:\n xor %eax, %eax\n call 1f\n add $1, %rax\n call 1f\n add $2, %rax\n ret\n"
+        "1: lea 2f(%rip), %rdx\n call *%rdx\n add $16, %rax\n ret\n"
+        "2: add $256, %rax\n ret");
+
+static void on_odd_stacks(void)
+{
+    map_page(TEST_HIGH, page_alloc(), RW);
+    map_page(TEST_HIGH + PAGE_SIZE, page_alloc(), RW);
+    for (unsigned again = 0; again < 3; again++)
+        for (unsigned i = 0; i < 64; i++) /* the stack's page ends within one of the return addresses, or between two */
+            check_eq(call_on(TEST_HIGH + PAGE_SIZE + 40 - i, deep_callee), 1 + 2 + 2 * 16 + 2 * 256);
+}
+
+/* Leaves for a stack of another page meanwhile, by `skew` beside where it stands in this one. */
+void leaving_callee(void);
+__asm__("leaving_callee:\n mov %rsp, %rdx\n mov %rsp, %rcx\n add skew, %rcx\n lea 4096+8(%rcx), %rsp\n xor %eax, %eax\n call 2b\n"
+        "mov %rdx, %rsp\n ret");
+
+static void on_two_stacks(void)
+{
+    map_page(TEST_HIGH, page_alloc(), RW);
+    map_page(TEST_HIGH + PAGE_SIZE, page_alloc(), RW);
+    for (unsigned i = 0; i < TIMES; i++) {
+        skew = i & 15;
+        check_eq(call_on(TEST_HIGH + 64, leaving_callee), 256);
+    }
+}
+
+/* Returns not behind the call, but three bytes further on. */
+void skipping_callee(void);
+__asm__("skipping_callee:\n addq $3, (%rsp)\n ret");
+
+static void to_where_the_callee_points(void)
+{
+    for (unsigned i = 0; i < TIMES; i++) {
+        uint64_t value = i;
+        __asm__ volatile("call *%1\n inc %0\n add $2, %0" : "+r"(value) : "r"(i & 1 ? skipping_callee : nothing) : "memory", "cc");
+        check_eq(value, i + (i & 1 ? 2 : 3));
+    }
+}
+
+/* Nothing of such a call has happened: the stack and what lies below are what they were. */
+static void calls_to_no_address(void)
+{
+    uint64_t *below = (uint64_t *)(page_alloc() + 64);
+
+    tss.ist[1] = (word)page_alloc() + PAGE_SIZE;
+    idt[EXC_GP].ist = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        below[-1] = 0x1234;
+        TRY("mov %%rsp, %%rbx\n mov %0, %%rsp\n" AT "call *%1", : : "r"(below), "r"(0x8000000000000000UL) : "rbx", "memory");
+        check_fault(EXC_GP, 0);
+        check_eq(fault.rsp, (word)below);
+        check_eq(below[-1], 0x1234);
+    }
+}
+
 GUEST_TESTS({"to a page that was mapped elsewhere", mapped_elsewhere}, {"to another address space", in_another_address_space},
-            {"to bytes that were changed", rewritten});
+            {"to bytes that were changed", rewritten}, {"on stacks that are not aligned, where a page ends", on_odd_stacks},
+            {"on two stacks that are not aligned to each other", on_two_stacks}, {"to where the callee points", to_where_the_callee_points},
+            {"a call to no address does nothing", calls_to_no_address});

@@ -226,9 +226,20 @@ static const uint8_t *link_target(const struct block_link *link, const struct bl
         if (block_in_page_of(to, from))
             return to->dispatch + to->landing_off;
         break;
-    case LINK_FAR: break;
+    case LINK_FAR:
+    case LINK_RETURN_FAR: break;
     }
     return to->dispatch;
+}
+
+void cache_point_link(const struct soft_cache *cache, const struct block_link *link, const uint8_t *target)
+{
+    bool address = link->kind == LINK_RETURN || link->kind == LINK_RETURN_FAR;
+
+    if (address)
+        emit_store32(link->site, (uint32_t)(uintptr_t)(target - cache->mem.rw + cache->mem.rx));
+    else
+        emit_patch(link->site, target);
 }
 
 void cache_link(struct soft_vm *svm, struct block_link *link, struct block *to)
@@ -243,7 +254,7 @@ void cache_link(struct soft_vm *svm, struct block_link *link, struct block *to)
     link->next = to->incoming;
     to->incoming = (uint32_t)(link - cache->links);
     cache->links_made++;
-    emit_patch(link->site, link_target(link, from, to) - cache->mem.rx + cache->mem.rw);
+    cache_point_link(cache, link, link_target(link, from, to) - cache->mem.rx + cache->mem.rw);
 }
 
 /* Takes a link out of its target's list. */
@@ -259,7 +270,7 @@ static void cut(struct soft_cache *cache, struct block_link *link)
     *at = link->next;
     link->to = BLOCK_NONE;
     cache->links_cut++;
-    emit_patch(link->site, link->unlinked);
+    cache_point_link(cache, link, link->unlinked);
 }
 
 void cache_cut_far_links(struct soft_vm *svm, struct block *b)

@@ -53,12 +53,12 @@ struct block_mark {
 /*
  * A jump to another block, which is patched. A near one stays in the guest page and hands over the host's flags; a far one leads to any page:
  * HOST_S1 has the address, flags are in CTX_SAVE_FLAGS, and the target finds out whether it is what the guest has mapped there. A call's link is
- * what its return address gets in the return cache.
+ * what its return address gets in the return cache: an address of 31 bits (codemem.h).
  */
-enum link_kind { LINK_NEAR, LINK_FAR, LINK_RETURN };
+enum link_kind { LINK_NEAR, LINK_FAR, LINK_RETURN, LINK_RETURN_FAR };
 
 struct block_link {
-    uint8_t *site;     /* writable address of the rel32 */
+    uint8_t *site;     /* writable address of the rel32, or of the address */
     uint8_t *unlinked; /* writable address of the code that leaves for lack of a target */
     enum link_kind kind;
     bool polled;           /* near: its block has looked for attention */
@@ -115,6 +115,7 @@ enum code_exit {
     CODE_EXIT_INSN,      /* guest offset of an instruction that is C's, and its number among the sites */
     CODE_EXIT_UNSHARED,  /* rip is in CTX_TEMP: on with a block that shares no lookups */
     CODE_EXIT_STALE,     /* rip is in CTX_TEMP: the number of a block that does not know itself mapped there */
+    CODE_EXIT_CALL, /* where an indirect call leads is in CTX_TEMP and not in the jump cache; guest offset of the call, and from here to its code */
     CODE_EXIT_COUNT,
 };
 
@@ -220,6 +221,8 @@ static inline bool cache_is_unaligned_miss(const struct soft_cpu *cpu)
 /* The instruction of a lookup makes such an access: its block is dropped. */
 void cache_note_unaligned(struct soft_vm *, const struct cache_miss *);
 
+/* Where the link leads from now on: a writable address of the code memory. */
+void cache_point_link(const struct soft_cache *, const struct block_link *, const uint8_t *target);
 /* Resolves a link and enters it in the target's list. */
 void cache_link(struct soft_vm *, struct block_link *, struct block *to);
 /* Far links to the block were found to lead astray: they are made anew when they are used. */
@@ -270,6 +273,13 @@ void jump_cache_flush(struct jump_cache *);
 /* Of a vCPU's caches, those of user or supervisor forget where returns lead: a page that code was in may be mapped there no longer. */
 void jump_caches_forget_returns(struct jump_cache *, bool user);
 void jump_cache_add(struct jump_cache *, uint64_t rip, const struct block *);
+/* Jumps to rip are found, and leave all the same. */
+void jump_cache_add_out(struct jump_cache *, uint64_t rip);
+
+static inline struct jump_cache *jump_cache_of(struct soft_cpu *cpu, uint32_t mode)
+{
+    return &cpu->jump[mode & (JUMP_CACHES - 1)];
+}
 
 static inline uint32_t jump_index(uint64_t rip)
 {
@@ -290,6 +300,5 @@ __attribute__((no_sanitize("thread"))) static inline const void *jump_cache_find
  */
 enum code_next {
     CODE_NEXT_OFF = 0xfff,      /* guest offset of the jump in CTX_CODE_PAGE */
-    CODE_NEXT_CALL = 1 << 12,   /* it has pushed 8 bytes, and left in CTX_OVERWRITTEN what was there */
-    CODE_NEXT_POPPED_SHIFT = 13 /* bytes that it has popped */
+    CODE_NEXT_POPPED_SHIFT = 12 /* bytes that it has popped */
 };

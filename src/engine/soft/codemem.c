@@ -5,6 +5,19 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define LOWEST MIB(1)
+
+/* Reserves room in the low 2 GiB, or NULL. Mostly the kernel finds some. */
+static void *place(size_t size)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *room = mmap(NULL, size, PROT_NONE, flags | MAP_32BIT, -1, 0);
+
+    for (uint64_t at = LOWEST; room == MAP_FAILED && at + size <= GIB(2); at += MIB(16))
+        room = mmap((void *)(uintptr_t)at, size, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0); // NOLINT(performance-no-int-to-ptr)
+    return room == MAP_FAILED ? NULL : room;
+}
+
 /*
  * Anonymous, not a memfd, because perf looks into its map of generated code (perf_map.h) for what lies in anonymous memory only. A size of 0
  * makes mremap() map shared memory a second time and leave the first mapping alone.
@@ -15,8 +28,10 @@ int codemem_init(struct codemem *m, size_t size, struct err *e)
     m->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m->rw == MAP_FAILED)
         return err_set(e, errno, "cannot reserve %zu bytes for translated code: %s", size, strerror(errno));
-    m->rx = mremap(m->rw, 0, size, MREMAP_MAYMOVE);
-    if (m->rx == MAP_FAILED || mprotect(m->rx, size, PROT_READ | PROT_EXEC) != 0) {
+    m->rx = place(size);
+    if (m->rx)
+        m->rx = mremap(m->rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, m->rx);
+    if (!m->rx || m->rx == MAP_FAILED || mprotect(m->rx, size, PROT_READ | PROT_EXEC) != 0) {
         int code = err_set(e, errno, "cannot map memory for translated code: %s; a security policy may forbid executable memory",
                            strerror(errno));
         codemem_fini(m);

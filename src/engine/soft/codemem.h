@@ -5,7 +5,7 @@
 #include "base/types.h"
 
 struct codemem {
-    uint8_t *rw, *rx; /* the same bytes */
+    uint8_t *rw, *rx; /* the same bytes; executable addresses have 31 bits, so that one instruction of code can store one */
     size_t size;
 };
 

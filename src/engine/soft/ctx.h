@@ -22,7 +22,7 @@
 #define CTX_SAVE_RAX CTX_SLOT(3)
 #define CTX_SAVE_FLAGS CTX_SLOT(4) /* the arithmetic flags, while the host's hold others: OF in bit 0, LAHF's in bits 15:8 */
 #define CTX_WRITE CTX_SLOT(5)
-#define CTX_TARGET CTX_SLOT(6) /* of an indirect call, while it pushes */
+#define CTX_TARGET CTX_SLOT(6) /* of an indirect call, while it pushes: twice the number of its entry in the jump cache */
 /* Constants: distance from where GS points to the fetch tables of user and supervisor, in their entries. */
 #define CTX_USER_FETCH CTX_SLOT(7)
 #define CTX_FETCH CTX_SLOT(8)
@@ -45,8 +45,6 @@
 #define CTX_STRING_FROM CTX_SLOT(25)
 #define CTX_STRING_TO CTX_SLOT(26)
 #define CTX_STRING_LEFT CTX_SLOT(27)
-/* An indirect call: what its return address overwrote, in case that the target is not canonical. */
-#define CTX_OVERWRITTEN CTX_STRING_LEFT
 /* Accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew. */
 #define CTX_UNALIGNED CTX_SLOT(28)
 #define CTX_SLOTS 29

@@ -109,6 +109,7 @@ static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsign
 #define OP_MOV_LOAD 0x8b
 #define OP_MOV_STORE 0x89
 #define OP_MOV_STORE8 0x88
+#define OP_MOV_IMM 0xc7 /* /0, and 32 bits behind it */
 #define OP_LEA 0x8d
 #define OP_TEST 0x85
 #define OP_XOR_LOAD 0x33
@@ -151,7 +152,7 @@ static inline void emit_lea_sum(struct emit *e, unsigned dst, unsigned a, unsign
 /* mov dword [ctx + disp], imm32 */
 static inline void emit_store_ctx_imm32(struct emit *e, int32_t disp, uint32_t imm)
 {
-    emit8(e, 0xc7);
+    emit8(e, OP_MOV_IMM);
     emit_modrm_disp(e, 0, HOST_CTX, disp);
     emit32(e, imm);
 }
@@ -237,7 +238,7 @@ static inline void emit_test_imm32(struct emit *e, unsigned reg, int32_t imm)
 static inline void emit_mov_simm32(struct emit *e, unsigned reg, int32_t imm)
 {
     emit_rex(e, true, 0, 0, reg);
-    emit8(e, 0xc7);
+    emit8(e, OP_MOV_IMM);
     emit8(e, (uint8_t)(0xc0 | (reg & 7)));
     emit32(e, (uint32_t)imm);
 }
@@ -272,12 +273,12 @@ static inline void emit_gs_index(struct emit *e, uint8_t opcode, unsigned reg, u
     emit_op_index(e, opcode, true, reg, index, scale, disp);
 }
 
-/* lea reg, [rip + rel32] with the place still open; returns where its rel32 stands. */
-static inline uint8_t *emit_lea_rip(struct emit *e, unsigned reg)
+/* mov qword gs:[index * scale + disp], simm32 with the value still open; returns where that stands. */
+#define EMIT_GS_IMM32_AHEAD 9 /* so many bytes from the start on */
+static inline uint8_t *emit_store_gs_imm32(struct emit *e, unsigned index, unsigned scale, int32_t disp)
 {
-    emit_rex(e, true, reg, 0, 0);
-    emit8(e, OP_LEA);
-    emit8(e, (uint8_t)((reg & 7) << 3 | 5));
+    emit8(e, 0x65);
+    emit_op_index(e, OP_MOV_IMM, true, 0, index, scale, disp);
     emit32(e, 0);
     return e->rw - 4;
 }

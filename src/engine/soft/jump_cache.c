@@ -56,7 +56,7 @@ void jump_caches_forget_returns(struct jump_cache *jc, bool user)
             flush_returns(&jc[k]);
 }
 
-void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b)
+static void add(struct jump_cache *jc, uint64_t rip, const uint8_t *code)
 {
     uint32_t i = jump_index(rip);
     struct jump_entry *entry = &jc->entries[i];
@@ -65,6 +65,16 @@ void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b)
         jump_cache_flush(jc);
     if (entry->tag == empty_tag(i))
         jc->filled[jc->filled_count++] = i;
-    entry->code = (uint64_t)(uintptr_t)b->dispatch;
+    entry->code = (uint64_t)(uintptr_t)code;
     entry->tag = rip;
+}
+
+void jump_cache_add(struct jump_cache *jc, uint64_t rip, const struct block *b)
+{
+    add(jc, rip, b->dispatch);
+}
+
+void jump_cache_add_out(struct jump_cache *jc, uint64_t rip)
+{
+    add(jc, rip, jc->out);
 }

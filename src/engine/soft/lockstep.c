@@ -253,6 +253,13 @@ static enum block_end run_block(struct soft_cpu *cpu, const struct block *b)
                 return BLOCK_LEFT;
             code = (const uint8_t *)miss + miss->restart;
             continue;
+        case CODE_EXIT_CALL:
+            cpu->rip = SLOT(cpu, CTX_CODE_PAGE) + cache_operand_word(cpu, 0);
+            if (!gva_is_canonical(SLOT(cpu, CTX_TEMP)))
+                return BLOCK_LEFT;
+            jump_cache_add_out(jump_cache_of(cpu, b->mode & ~(uint32_t)BLOCK_UNSHARED), SLOT(cpu, CTX_TEMP));
+            code = (const uint8_t *)cache_operand(cpu) + (int32_t)cache_operand_word(cpu, 1);
+            continue;
         default: return BLOCK_FAULT;
         }
     }

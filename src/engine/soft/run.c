@@ -148,11 +148,6 @@ uint32_t run_mode(const struct soft_cpu *cpu)
     return mode | units(cpu) << BLOCK_UNITS_SHIFT;
 }
 
-static struct jump_cache *jump_cache_of(struct soft_cpu *cpu, uint32_t mode)
-{
-    return &cpu->jump[mode & (JUMP_CACHES - 1)];
-}
-
 bool run_find_code(struct soft_cpu *cpu, struct code_place *place)
 {
     gva_t next = ALIGN_DOWN(cpu->rip, PAGE_SIZE) + PAGE_SIZE;
@@ -360,6 +355,29 @@ static int handle_fault(struct soft_cpu *cpu)
 }
 
 /*
+ * An indirect call's target is not in the jump cache: the call is begun once more when it is. SOFT_SLOW with *code, or else step has carried the call
+ * out, as far as it came.
+ */
+static int handle_call(struct soft_cpu *cpu, uint32_t mode, const void **code)
+{
+    const struct soft_cache *cache = cpu->svm->cache;
+    uint64_t call = SLOT(cpu, CTX_CODE_PAGE) + cache_operand_word(cpu, 0), target = SLOT(cpu, CTX_TEMP);
+    uint32_t generation = atomic_load_explicit(&cache->generation, memory_order_relaxed), changes = mmu_changes(cpu);
+    struct block *b;
+
+    *code = (const uint8_t *)cache_operand(cpu) + (int32_t)cache_operand_word(cpu, 1);
+    cpu->rip = target;
+    bool found = gva_is_canonical(target) && lookup(cpu, mode, false, &b) == SOFT_OK;
+    cpu->rip = call;
+    if (!found)
+        return soft_step(cpu);
+    jump_cache_add(jump_cache_of(cpu, mode), target, b);
+    if (generation != atomic_load_explicit(&cache->generation, memory_order_relaxed) || mmu_changes(cpu) != changes)
+        return soft_step(cpu); /* the code is gone, or relies on what is no more */
+    return SOFT_SLOW;
+}
+
+/*
  * A jump that the jump cache knows nothing of. Where it leads to an address that is not canonical it is taken back, and step raises its fault.
  * (A direct jump to such an address, which stands within 2 GiB of the last canonical one, faults at its target.)
  */
@@ -369,11 +387,6 @@ static int handle_jump(struct soft_cpu *cpu)
     if (gva_is_canonical(cpu->rip))
         return SOFT_OK;
     uint32_t jump = cache_operand_word(cpu, 0);
-    if (jump & CODE_NEXT_CALL) {
-        if (mmu_write(cpu, cpu->gpr[GPR_RSP], &SLOT(cpu, CTX_OVERWRITTEN), 8, MMU_WRITE) != SOFT_OK)
-            BUG_ON(true); /* it has just been written */
-        cpu->gpr[GPR_RSP] += 8;
-    }
     cpu->gpr[GPR_RSP] -= jump >> CODE_NEXT_POPPED_SHIFT;
     return step_at(cpu, jump & CODE_NEXT_OFF);
 }
@@ -458,6 +471,11 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
             code = unshared_code(cpu, mode);
             if (!code)
                 return soft_step(cpu);
+            continue;
+        case CODE_EXIT_CALL:
+            result = handle_call(cpu, mode, &code);
+            if (result != SOFT_SLOW)
+                return result;
             continue;
         case CODE_EXIT_MISS:
             result = handle_miss(cpu, &code);

@@ -72,7 +72,7 @@ enum flush_cause {
 
 struct soft_stats {
     uint64_t steps, blocks_translated, bytes_translated, block_entries;
-    uint64_t code_exits[9]; /* from translated code, by enum code_exit */
+    uint64_t code_exits[10]; /* from translated code, by enum code_exit */
     uint64_t fills[FILL_CAUSES];
     uint64_t flushes[FLUSH_CAUSES]; /* by cause: as many as all, nonglobal and page together */
     uint64_t shadow_fills, flushes_all, flushes_nonglobal, flushes_page, flushes_large_page, page_walks, fetch_walks;

@@ -30,6 +30,7 @@ static const struct {
     {"exits_fault", COUNTER(code_exits[CODE_EXIT_FAULT])},
     {"exits_unshared", COUNTER(code_exits[CODE_EXIT_UNSHARED])},
     {"exits_stale", COUNTER(code_exits[CODE_EXIT_STALE])},
+    {"exits_call", COUNTER(code_exits[CODE_EXIT_CALL])},
     {"misses_filled", COUNTER(misses_filled)},
     {"misses_faulted", COUNTER(misses_faulted)},
     {"misses_device", COUNTER(misses_device)},

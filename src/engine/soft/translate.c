@@ -274,6 +274,10 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     case COLD_FAR: emit_far(t, cold->guest_off); break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
     case COLD_NEXT: emit_exit(t, CODE_EXIT_NEXT, cold->jump); break;
+    case COLD_CALL:
+        emit_exit(t, CODE_EXIT_CALL, (uint32_t)cold->guest_off);
+        emit32(e, (uint32_t)(cold->restart - (e->rw - 4)));
+        break;
     case COLD_STACK: trans_share_cold(t, cold); break;
     case COLD_STALE:
         t->flags_saved = true;
@@ -288,7 +292,8 @@ static void emit_link_exits(struct trans *t)
     for (unsigned n = 0; n < t->block->link_count; n++) {
         struct block_link *link = &t->cache->links[t->block->first_link + n];
         link->unlinked = t->e.rw;
-        emit_land(&t->e, link->site);
+        if (!t->e.overflow)
+            cache_point_link(t->cache, link, t->e.rw);
         t->flags_saved = link->kind != LINK_NEAR;
         emit_exit(t, CODE_EXIT_LINK, t->block->first_link + n);
     }

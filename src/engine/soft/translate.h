@@ -14,6 +14,7 @@ enum trans_cold_kind {
     COLD_FAR,      /* goes on at guest_off, out of the page */
     COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves as COLD_NEXT does */
     COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have */
+    COLD_CALL,     /* leaves for an indirect call's target in HOST_S1, which the jump cache does not have */
     COLD_STACK,    /* the stack is not in the page where it was last */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
 };
@@ -33,7 +34,7 @@ struct trans_cold {
     unsigned gva_reg; /* holds the address */
     unsigned size;    /* bytes of the access */
     bool write;
-    const uint8_t *restart; /* writable address of the instruction's first byte */
+    const uint8_t *restart; /* writable address of the instruction's first byte; of COLD_CALL, too */
     uint8_t *unaligned;     /* rel32 of the branch for an address that may cross a page; NULL: none */
     uint8_t *aligned;       /* where it goes on when it does not */
 };
@@ -203,6 +204,13 @@ void trans_share_emitted(struct trans *, unsigned i);
  * address for what the register is for the guest's, and HOST_S1 is free. Else false, and nothing is emitted.
  */
 bool trans_shared(struct trans *);
+
+/*
+ * The same of a call or return whose access shares nothing, and which is in the page where the stack was last: HOST_S2 is its offset there, a
+ * multiple of 8, as the return cache is indexed by. A return's HOST_S1 is the addend; a call's is in the context, at trans_stack_addend().
+ */
+bool trans_alone_on_stack(struct trans *);
+int32_t trans_stack_addend(const struct trans *);
 
 /* The address in a home: that register itself, or in 32-bit code its lower half in HOST_S1. */
 unsigned trans_pointer(struct trans *, unsigned home);

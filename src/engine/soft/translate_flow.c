@@ -20,7 +20,7 @@ static uint32_t jump_to_take_back(const struct trans *t)
 
     if (insn->mnemonic == ZYDIS_MNEMONIC_RET)
         return t->off[t->at] | (uint32_t)popped_by_return(t, insn) << CODE_NEXT_POPPED_SHIFT;
-    return t->off[t->at] | (insn->mnemonic == ZYDIS_MNEMONIC_CALL ? CODE_NEXT_CALL : 0);
+    return t->off[t->at];
 }
 
 /* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
@@ -41,14 +41,20 @@ static void jump_by_entry(struct emit *e, unsigned scale, int32_t disp, uint8_t 
     emit_gs_index(e, OP_GROUP5, 4, HOST_S2, scale, disp + (int32_t)offsetof(struct jump_entry, code));
 }
 
+/* Twice the number of an address's entry in a jump cache, so that a scale of 8 leads to it. */
+static void jump_index_of(struct emit *e, unsigned dst, unsigned address)
+{
+    _Static_assert(sizeof(struct jump_entry) == 16, "twice the scale of an index");
+    emit_op_reg(e, OP_MOV_LOAD, false, dst, address);
+    emit_op_imm32(e, EXT_AND, dst, (int32_t)((JUMP_ENTRIES - 1) * 2));
+}
+
 uint8_t *trans_jump(struct trans *t, uint32_t mode)
 {
     struct emit *e = &t->e;
     uint8_t *otherwise;
 
-    _Static_assert(sizeof(struct jump_entry) == 16, "twice the scale of an index");
-    emit_op_reg(e, OP_MOV_LOAD, false, HOST_S2, HOST_S1);
-    emit_op_imm32(e, EXT_AND, HOST_S2, (int32_t)((JUMP_ENTRIES - 1) * 2));
+    jump_index_of(e, HOST_S2, HOST_S1);
     jump_by_entry(e, 8, JUMP_CACHE_DISP(mode & (JUMP_CACHES - 1)), &otherwise);
     return otherwise;
 }
@@ -69,19 +75,25 @@ static void return_index(struct trans *t, unsigned dst)
     emit_op_imm32(&t->e, EXT_AND, dst, (RETURN_ENTRIES - 1) * 8);
 }
 
-/* value has the return address that was pushed, and is lost, as is scratch. */
+/* Enters where the return address in `value` leads. */
+static void enter_return(struct trans *t, unsigned value, unsigned index)
+{
+    int32_t code = return_cache(t) + (int32_t)offsetof(struct jump_entry, code);
+    enum link_kind kind = trans_end(t, t->at) < PAGE_SIZE ? LINK_RETURN : LINK_RETURN_FAR;
+
+    emit_gs_index(&t->e, OP_MOV_STORE, value, index, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
+    emit_align_site(&t->e, EMIT_GS_IMM32_AHEAD);
+    trans_link(t, emit_store_gs_imm32(&t->e, index, 2, code), kind, trans_end(t, t->at), FLAG_ARITH);
+}
+
+/* The same of one that was pushed. scratch is lost. */
 static void remember_return(struct trans *t, unsigned value, unsigned scratch)
 {
-    struct emit *e = &t->e;
-
     if (!t->flags_saved && t->live[t->at])
-        emit_flags_save(e, scratch);
+        emit_flags_save(&t->e, scratch);
     t->flags_saved = true;
     return_index(t, scratch);
-    emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
-    emit_align_site(e, 3);
-    trans_link(t, emit_lea_rip(e, value), trans_end(t, t->at) < PAGE_SIZE ? LINK_RETURN : LINK_FAR, trans_end(t, t->at), FLAG_ARITH);
-    emit_gs_index(e, OP_MOV_STORE, value, scratch, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, code));
+    enter_return(t, value, scratch);
 }
 
 /* Guest offset of a relative branch's target, from the page's start; false when it is out of a LEA's reach. */
@@ -129,55 +141,91 @@ static bool emit_jump(struct trans *t)
     return true;
 }
 
-/* keeps: what it overwrites stays in CTX_OVERWRITTEN. */
-static void push_return_address(struct trans *t, bool keeps)
+static void push_return_address(struct trans *t)
 {
-    if (trans_shared(t)) {
-        if (keeps) {
-            emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
-            emit_store_ctx(&t->e, HOST_S1, CTX_OVERWRITTEN);
-        }
-        emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
-        emit_lea(&t->e, HOST_S1, HOST_S1, (int32_t)trans_end(t, t->at));
-        emit_op_sib(&t->e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
+    int32_t off = (int32_t)trans_end(t, t->at);
+    struct emit *e = &t->e;
+
+    if (trans_alone_on_stack(t)) {
+        emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
+        emit_lea(e, HOST_S1, HOST_S1, off);
+        t->flags_saved = true;
+        enter_return(t, HOST_S1, HOST_S2);
+        emit_load_ctx(e, HOST_S2, trans_stack_addend(t));
+        emit_op_sib(e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
+        trans_push_done(t);
+        trans_settle_sp(t);
+    } else if (trans_shared(t)) {
+        emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
+        emit_lea(e, HOST_S1, HOST_S1, off);
+        emit_op_sib(e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
         trans_push_done(t);
         trans_settle_sp(t);
         remember_return(t, HOST_S1, HOST_S2);
-        return;
+    } else {
+        trans_push_lookup(t);
+        emit_lea_sum(e, HOST_S1, HOST_S1, HOST_S2);
+        emit_load_ctx(e, HOST_S2, CTX_CODE_PAGE);
+        trans_lea(t, HOST_S2, HOST_S2, off);
+        emit_op_mem(e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
+        trans_push_done(t);
+        trans_settle_sp(t);
+        remember_return(t, HOST_S2, HOST_S1);
     }
-    trans_push_lookup(t);
-    emit_lea_sum(&t->e, HOST_S1, HOST_S1, HOST_S2);
-    if (keeps) {
-        emit_op_mem(&t->e, OP_MOV_LOAD, true, HOST_S2, HOST_S1, 0);
-        emit_store_ctx(&t->e, HOST_S2, CTX_OVERWRITTEN);
-    }
-    emit_load_ctx(&t->e, HOST_S2, CTX_CODE_PAGE);
-    trans_lea(t, HOST_S2, HOST_S2, (int32_t)trans_end(t, t->at));
-    emit_op_mem(&t->e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
-    trans_push_done(t);
-    trans_settle_sp(t);
-    remember_return(t, HOST_S2, HOST_S1);
+}
+
+/*
+ * The jump cache is asked before the push: at an address that it does not have, which may be none, nothing has happened yet. Its entry's number
+ * is kept over the push, which needs both scratch registers.
+ */
+static bool call_indirect(struct trans *t)
+{
+    int32_t entry = JUMP_CACHE_DISP(t->mode & ~BLOCK_UNSHARED & (JUMP_CACHES - 1));
+    struct emit *e = &t->e;
+
+    if (!load_target(t))
+        return false;
+    trans_flags_hand_over(t);
+    struct trans_cold *cold = trans_cold(t, COLD_CALL);
+    jump_index_of(e, HOST_S2, HOST_S1);
+    emit_gs_index(e, OP_CMP_LOAD, HOST_S1, HOST_S2, 8, entry + (int32_t)offsetof(struct jump_entry, tag));
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
+    emit_store_ctx(e, HOST_S2, CTX_TARGET);
+    t->addend_of = TRANS_NO_GROUP;
+    push_return_address(t);
+    emit_load_ctx(e, HOST_S2, CTX_TARGET);
+    emit_gs_index(e, OP_MOV_LOAD, HOST_S1, HOST_S2, 8, entry + (int32_t)offsetof(struct jump_entry, tag));
+    emit_gs_index(e, OP_GROUP5, 4, HOST_S2, 8, entry + (int32_t)offsetof(struct jump_entry, code));
+    t->ended = true;
+    return true;
 }
 
 static bool emit_call(struct trans *t)
 {
-    const struct insn *insn = current(t);
     int64_t off;
 
-    if (insn->op[0].kind == OPERAND_REL) {
-        if (!target_of(t, &off))
-            return false;
-        push_return_address(t, false);
-        trans_goto(t, off, t->member_of[t->at] != TRANS_NO_GROUP);
-        return true;
-    }
-    if (!load_target(t))
+    if (current(t)->op[0].kind != OPERAND_REL)
+        return call_indirect(t);
+    if (!target_of(t, &off))
         return false;
-    emit_store_ctx(&t->e, HOST_S1, CTX_TARGET);
-    push_return_address(t, trans_is_wide(t));
-    emit_load_ctx(&t->e, HOST_S1, CTX_TARGET);
-    trans_dispatch(t);
+    push_return_address(t);
+    trans_goto(t, off, t->member_of[t->at] != TRANS_NO_GROUP);
     return true;
+}
+
+/* The address that a return pops into HOST_S1, and where what is polled looks for it in the return cache into HOST_S2. */
+static void load_return_address(struct trans *t, bool polled)
+{
+    if (trans_alone_on_stack(t)) {
+        emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S1, 1, 0);
+        return;
+    }
+    unsigned top = trans_top_lookup(t);
+    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
+    if (!polled)
+        return;
+    trans_flags_hand_over(t);
+    return_index(t, HOST_S2);
 }
 
 static bool emit_return(struct trans *t)
@@ -190,18 +238,13 @@ static bool emit_return(struct trans *t)
         trans_poll(t);
         polled = true;
     }
-    unsigned top = trans_top_lookup(t);
-    emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
+    load_return_address(t, polled);
+    t->sp_late += popped_by_return(t, current(t));
+    trans_settle_sp(t);
     if (!polled) { /* but what that leads to looks */
-        t->sp_late += popped_by_return(t, current(t));
-        trans_settle_sp(t);
         trans_dispatch(t);
         return true;
     }
-    trans_flags_hand_over(t);
-    return_index(t, HOST_S2);
-    t->sp_late += popped_by_return(t, current(t));
-    trans_settle_sp(t);
     jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
     struct trans_cold *cold = trans_cold(t, COLD_DISPATCH);
     cold->jump = jump_to_take_back(t);

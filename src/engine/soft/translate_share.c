@@ -204,13 +204,18 @@ void trans_share_emitted(struct trans *t, unsigned i)
         t->addend_of = TRANS_NO_GROUP;
 }
 
-/* Which addends will be gone from the register when they are wanted. A call's target in memory is looked up first. */
+static bool is_indirect_call(const struct insn *insn)
+{
+    return insn->mnemonic == ZYDIS_MNEMONIC_CALL && insn->op[0].kind != OPERAND_REL;
+}
+
+/* Which addends will be gone from the register when they are wanted. An indirect call's target is looked up before it pushes. */
 static void find_stored(struct trans *t)
 {
     t->addend_of = TRANS_NO_GROUP;
     for (unsigned i = 0; i < t->count; i++) {
         unsigned g = t->member_of[i];
-        bool gone = t->addend_of != g || (t->insn[i].cls == INSN_CONTROL && t->insn[i].has_mem);
+        bool gone = t->addend_of != g || is_indirect_call(&t->insn[i]);
         if (g != TRANS_NO_GROUP && t->group[g].leader != i && gone)
             t->group[g].stored = true;
         trans_share_emitted(t, i);
@@ -281,6 +286,11 @@ static int32_t stack_slot(const struct trans *t)
     return t->mode & BLOCK_USER ? CTX_USER_STACK : CTX_STACK;
 }
 
+int32_t trans_stack_addend(const struct trans *t)
+{
+    return stack_slot(t) + 8;
+}
+
 /* The stack is mostly in the page where it was last: if all accesses lie in that, no table is asked. */
 static void find_on_stack(struct trans *t, const struct trans_group *group)
 {
@@ -292,8 +302,49 @@ static void find_on_stack(struct trans *t, const struct trans_group *group)
     struct trans_cold *cold = trans_cold(t, COLD_STACK);
     cold->at = (uint8_t)t->at;
     trans_cold_from(cold, emit_jcc(e, CC_A));
-    emit_load_ctx(e, HOST_S2, stack_slot(t) + 8);
+    emit_load_ctx(e, HOST_S2, trans_stack_addend(t));
     cold->back = e->rw;
+}
+
+/* A call or return whose access to the stack is one of none. */
+static bool is_alone(const struct trans *t, unsigned i)
+{
+    unsigned g = t->member_of[i];
+
+    return g != TRANS_NO_GROUP && t->insn[i].cls == INSN_CONTROL && is_of_stack(&t->group[g]) && !t->group[g].followers;
+}
+
+/* One test for the page and for the alignment that the return cache wants. What is not aligned is looked up each time. */
+bool trans_alone_on_stack(struct trans *t)
+{
+    struct emit *e = &t->e;
+
+    if (!is_alone(t, t->at))
+        return false;
+    const struct trans_group *group = &t->group[t->member_of[t->at]];
+    trans_flags_keep(t);
+    emit_lea(e, HOST_S2, HOST_SP, (int32_t)group->lo);
+    emit_op_mem(e, OP_SUB_LOAD, true, HOST_S2, HOST_CTX, stack_slot(t));
+    emit_test_imm32(e, HOST_S2, ~((int32_t)PAGE_SIZE - 8));
+    struct trans_cold *cold = trans_cold(t, COLD_STACK);
+    cold->at = (uint8_t)t->at;
+    trans_cold_from(cold, emit_jcc(e, CC_NZ));
+    if (!group->write)
+        emit_load_ctx(e, HOST_S1, trans_stack_addend(t));
+    cold->back = e->rw;
+    trans_forget(t);
+    return true;
+}
+
+/* What trans_alone_on_stack() promises, of a lookup in a table. */
+static void settle_alone(struct trans *t, const struct trans_group *group)
+{
+    struct emit *e = &t->e;
+
+    if (!group->write)
+        emit_mov(e, HOST_S1, HOST_S2);
+    emit_lea(e, HOST_S2, HOST_SP, (int32_t)group->lo);
+    emit_op_imm32(e, EXT_AND, HOST_S2, (int32_t)PAGE_SIZE - 8);
 }
 
 void trans_share_cold(struct trans *t, const struct trans_cold *cold)
@@ -305,11 +356,13 @@ void trans_share_cold(struct trans *t, const struct trans_cold *cold)
     t->insn_start = (uint8_t *)(uintptr_t)cold->restart;
     look_up(t, group);
     if (group->write) {
-        emit_store_ctx(e, HOST_S2, stack_slot(t) + 8);
+        emit_store_ctx(e, HOST_S2, trans_stack_addend(t));
         emit_and_page_start(e, HOST_S1);
         emit_op_mem(e, OP_XCHG, true, HOST_S1, HOST_CTX, stack_slot(t)); /* before the look for attention, for all to see */
     }
     trans_poll(t);
+    if (is_alone(t, cold->at))
+        settle_alone(t, group);
     emit_land_at(emit_jmp(e), cold->back, e);
 }
 
