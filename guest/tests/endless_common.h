@@ -1,4 +1,4 @@
-/* Loops that go round by calls and returns, with a jump back and without: an interrupt comes through all the same. For 64-bit and 32-bit guests. */
+/* Loops that go round by calls, returns and jumps of every kind: an interrupt comes through all the same. For 64-bit and 32-bit guests. */
 #include "irq.h"
 #include "test.h"
 
@@ -22,6 +22,12 @@ void returns_over_a_page_end(void);
 void calls_and_returns(void);
 void a_jump_back_to_a_call(void);
 void a_jump_back_to_a_way_around_a_call(void);
+void jumps_to_anywhere(void);
+void jumps_to_anywhere_behind_sti(void);
+void jumps_between_pages(void);
+void jumps_between_pages_behind_sti(void);
+void branches_between_pages(void);
+void a_page_that_ends_behind_sti(void);
 
 #define BEGIN(name)                                                                                                                        \
     ".text\n" name ":\n\tmov " REG("sp") ", kept_sp\n\tmov " REG("bp") ", kept_bp\n\tmov " REG("bx") ", kept_bx\n\tsti\n\tnop\n\t"
@@ -43,6 +49,20 @@ __asm__(BEGIN("calls_and_returns") "call 1f\n2: push $2b\n\tcall 3f\n\tret\n3: r
 __asm__(BEGIN("a_jump_back_to_a_call") "1: call 2f\n\tjmp 1b\n2: ret\n");
 
 __asm__(BEGIN("a_jump_back_to_a_way_around_a_call") "mov $1, %eax\n1: test %eax, %eax\n\tjnz 3f\n\tcall 2f\n3: nop\n\tjmp 1b\n2: ret\n");
+
+__asm__(BEGIN("jumps_to_anywhere") "mov $2f, " REG("ax") "\n2: jmp *" REG("ax") "\n");
+
+__asm__(BEGIN("jumps_to_anywhere_behind_sti") "mov $2f, " REG("ax") "\n2: cli\n\tsti\n\tjmp *" REG("ax") "\n");
+
+__asm__(BEGIN("jumps_between_pages") "jmp 1f\n\t.balign 4096\n1: jmp 2f\n\t.balign 4096\n2: jmp 1b\n");
+
+__asm__(
+    BEGIN("jumps_between_pages_behind_sti") "jmp 1f\n\t.balign 4096\n1: cli\n\tsti\n\tjmp 2f\n\t.balign 4096\n2: cli\n\tsti\n\tjmp 1b\n");
+
+__asm__(BEGIN("branches_between_pages") "mov $1, %eax\n\tjmp 1f\n\t.balign 4096\n1: test %eax, %eax\n\tjnz 2f\n\tud2\n"
+                                        "\t.balign 4096\n2: test %eax, %eax\n\tjnz 1b\n\tud2\n");
+
+__asm__(BEGIN("a_page_that_ends_behind_sti") "jmp 1f\n\t.balign 4096\n1: cli\n\t.fill 4094, 1, 0x90\n\tsti\n\tjmp 1b\n");
 
 __asm__(".text\nout_of_the_loop: mov kept_sp, " REG("sp") "\n\tmov kept_bp, " REG("bp") "\n\tmov kept_bx, " REG("bx") "\n\tret\n");
 
@@ -109,6 +129,21 @@ static void back_to_a_way_around(void)
     check_ends(a_jump_back_to_a_way_around_a_call);
 }
 
+static void anywhere(void)
+{
+    check_ends(jumps_to_anywhere);
+    check_ends(jumps_to_anywhere_behind_sti);
+}
+
+static void between_pages(void)
+{
+    check_ends(jumps_between_pages);
+    check_ends(jumps_between_pages_behind_sti);
+    check_ends(branches_between_pages);
+    check_ends(a_page_that_ends_behind_sti);
+}
+
 GUEST_TESTS({"calls", calls}, {"returns", returns}, {"returns behind STI", behind_sti}, {"returns that look at two pages", over_a_page_end},
             {"calls and returns", both}, {"a jump back to a call", back_to_a_call},
-            {"a jump back to a way around a call", back_to_a_way_around});
+            {"a jump back to a way around a call", back_to_a_way_around}, {"jumps to anywhere", anywhere},
+            {"jumps out of the page", between_pages});

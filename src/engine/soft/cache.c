@@ -7,6 +7,7 @@
 
 #include "base/bug.h"
 #include "engine/soft/emit.h"
+#include "engine/soft/flags_recipe.h"
 #include "engine/soft/ram.h"
 #include "engine/soft/run.h"
 #include "engine/soft/smc.h"
@@ -26,12 +27,22 @@ static void emit_leave(struct soft_cache *cache, struct emit *e, enum code_exit 
     emit_land_at(emit_jmp(e), cache->exit, e);
 }
 
+/* The flags from CTX_SAVE_FLAGS, whatever that has. */
+static void emit_flags_fetch(struct soft_cache *cache, struct emit *e)
+{
+    emit_cmp_ctx8(e, CTX_SAVE_FLAGS, FLAGS_RECIPE_FIRST);
+    uint8_t *flags = emit_short_jcc(e, CC_B);
+    emit_call_to(e, cache->follow_recipe);
+    emit_land_short(e, flags);
+    emit_flags_restore(e);
+}
+
 /* A look into a jump cache that found nothing: trans_jump()'s caller has handed over the flags. */
 static uint8_t *emit_not_found(struct soft_cache *cache, struct emit *e, enum code_exit exit)
 {
     uint8_t *start = e->rw;
 
-    emit_flags_restore(e);
+    emit_flags_fetch(cache, e);
     emit_leave(cache, e, exit);
     return start;
 }
@@ -43,7 +54,7 @@ static uint8_t *emit_called(struct soft_cache *cache, struct emit *e, enum code_
 
     emit_pop_ctx(e, CTX_RESUME);
     if (flags_saved)
-        emit_flags_restore(e);
+        emit_flags_fetch(cache, e);
     emit_leave(cache, e, exit);
     return start;
 }
@@ -60,11 +71,14 @@ static void emit_common(struct soft_cache *cache)
     emit32(&e, 0);
     emit32(&e, (uint32_t)target);
     emit32(&e, (uint32_t)(target >> 32));
+    cache->follow_recipe = e.rw;
+    flags_recipe_emit(&e);
     cache->exit_next = emit_not_found(cache, &e, CODE_EXIT_NEXT);
     cache->exit_unshared = emit_not_found(cache, &e, CODE_EXIT_UNSHARED);
     for (unsigned exit = 0; exit < CODE_EXIT_COUNT; exit++)
         for (unsigned flags_saved = 0; flags_saved < 2; flags_saved++)
             cache->call[exit][flags_saved] = emit_called(cache, &e, exit, flags_saved);
+    BUG_ON(e.overflow);
     cache->common = ALIGN_UP((size_t)(e.rw - cache->mem.rw), 64);
 }
 

@@ -143,8 +143,8 @@ struct soft_cache {
     size_t cold_start;
     size_t source_used; /* bytes of source */
     size_t common;      /* bytes at the start of mem that stay: exits */
-    /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS. */
-    uint8_t *exit, *exit_next, *exit_unshared;
+    /* Writable addresses of the common pieces. The second of two restores the flags from CTX_SAVE_FLAGS, and follow_recipe leaves them there. */
+    uint8_t *exit, *exit_next, *exit_unshared, *follow_recipe;
     uint8_t *call[CODE_EXIT_COUNT][2];
     struct host_flags host_flags;
     uint64_t links_made, links_cut, blocks_dropped; /* counted; a flush cuts and drops without counting */

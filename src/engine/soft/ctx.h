@@ -20,9 +20,10 @@
 #define CTX_READ CTX_SLOT(1)
 #define CTX_CODE_PAGE CTX_SLOT(2) /* gva of the page that the running block lies in */
 #define CTX_SAVE_RAX CTX_SLOT(3)
-#define CTX_SAVE_FLAGS CTX_SLOT(4) /* the arithmetic flags, while the host's hold others: OF in bit 0, LAHF's in bits 15:8 */
+/* The arithmetic flags, while the host's hold others: OF in bit 0, LAHF's in bits 15:8. Or a recipe for them (flags_recipe.h). */
+#define CTX_SAVE_FLAGS CTX_SLOT(4)
 #define CTX_WRITE CTX_SLOT(5)
-#define CTX_TARGET CTX_SLOT(6) /* of an indirect call, while it pushes: twice the number of its entry in the jump cache */
+#define CTX_FLAGS_VALUE CTX_SLOT(6) /* to which a recipe is applied */
 /* Constants: distance from where GS points to the fetch tables of user and supervisor, in their entries. */
 #define CTX_USER_FETCH CTX_SLOT(7)
 #define CTX_FETCH CTX_SLOT(8)
@@ -47,4 +48,8 @@
 #define CTX_STRING_LEFT CTX_SLOT(27)
 /* Accesses that are not aligned are counted down here: one in many leaves, so that its block is made anew. */
 #define CTX_UNALIGNED CTX_SLOT(28)
-#define CTX_SLOTS 29
+#define CTX_TARGET CTX_SLOT(29) /* of an indirect call, while it pushes: twice the number of its entry in the jump cache */
+/* While a recipe is followed, and where its code goes on. */
+#define CTX_SAVE_RCX CTX_SLOT(30)
+#define CTX_RECIPE_BACK CTX_SLOT(31)
+#define CTX_SLOTS 32

@@ -110,6 +110,7 @@ static inline void emit_op_reg(struct emit *e, uint8_t opcode, bool wide, unsign
 #define OP_MOV_STORE 0x89
 #define OP_MOV_STORE8 0x88
 #define OP_MOV_IMM 0xc7 /* /0, and 32 bits behind it */
+#define OP_MOVSXD 0x63
 #define OP_LEA 0x8d
 #define OP_TEST 0x85
 #define OP_XOR_LOAD 0x33
@@ -196,6 +197,14 @@ static inline void emit_cmp_ctx_zero(struct emit *e, int32_t disp)
     emit8(e, 0);
 }
 
+/* cmp byte [ctx + disp], imm8 */
+static inline void emit_cmp_ctx8(struct emit *e, int32_t disp, uint8_t imm)
+{
+    emit8(e, 0x80);
+    emit_modrm_disp(e, EXT_CMP, HOST_CTX, disp);
+    emit8(e, imm);
+}
+
 /* cmovcc dst, src, 64 bits */
 static inline void emit_cmov(struct emit *e, unsigned cc, unsigned dst, unsigned src)
 {
@@ -222,6 +231,15 @@ static inline void emit_shr(struct emit *e, unsigned reg, unsigned count)
     emit_rex(e, true, 0, 0, reg);
     emit8(e, 0xc1);
     emit8(e, (uint8_t)(0xe8 | (reg & 7)));
+    emit8(e, (uint8_t)count);
+}
+
+/* sar reg, imm8, 64 bits */
+static inline void emit_sar(struct emit *e, unsigned reg, unsigned count)
+{
+    emit_rex(e, true, 0, 0, reg);
+    emit8(e, 0xc1);
+    emit8(e, (uint8_t)(0xf8 | (reg & 7)));
     emit8(e, (uint8_t)count);
 }
 
@@ -283,18 +301,24 @@ static inline uint8_t *emit_store_gs_imm32(struct emit *e, unsigned index, unsig
     return e->rw - 4;
 }
 
-/* Arithmetic flags to CTX_SAVE_FLAGS, as ctx.h says, by way of RAX, which keeps its value. */
-static inline void emit_flags_save(struct emit *e, unsigned scratch)
+/* Arithmetic flags as CTX_SAVE_FLAGS has them. */
+static inline void emit_flags_to_rax(struct emit *e)
 {
     static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
 
-    emit_mov(e, scratch, GPR_RAX);
     emit_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
+}
+
+/* Arithmetic flags to CTX_SAVE_FLAGS, by way of RAX, which keeps its value. */
+static inline void emit_flags_save(struct emit *e, unsigned scratch)
+{
+    emit_mov(e, scratch, GPR_RAX);
+    emit_flags_to_rax(e);
     emit_op_mem(e, OP_MOV_STORE, false, GPR_RAX, HOST_CTX, CTX_SAVE_FLAGS);
     emit_mov(e, GPR_RAX, scratch);
 }
 
-/* And back; no scratch register is lost. */
+/* And back, where they are no recipe; no scratch register is lost. */
 static inline void emit_flags_restore(struct emit *e)
 {
     static const uint8_t add_al_7f_sahf[] = {0x04, 0x7f, 0x9e};

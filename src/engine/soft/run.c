@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "engine/soft/debug.h"
 #include "engine/soft/debugger.h"
+#include "engine/soft/flags_recipe.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/lockstep.h"
 #include "engine/soft/mmu.h"
@@ -328,8 +329,10 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
 
 static uint64_t saved_flags(const struct soft_cpu *cpu)
 {
-    uint64_t saved = SLOT(cpu, CTX_SAVE_FLAGS);
+    uint32_t saved = (uint32_t)SLOT(cpu, CTX_SAVE_FLAGS);
 
+    if ((saved & 0xff) >= FLAGS_RECIPE_FIRST)
+        return flags_recipe_follow(saved, SLOT(cpu, CTX_FLAGS_VALUE));
     return (saved >> 8 & (FLAG_ARITH & 0xff)) | (saved & 1 ? FLAG_OF : 0);
 }
 

@@ -159,7 +159,8 @@ struct trans_cold *trans_cold(struct trans *t, enum trans_cold_kind kind)
     BUG_ON(t->cold_count == TRANS_MAX_COLD);
     struct trans_cold *cold = &t->cold[t->cold_count++];
 
-    *cold = (struct trans_cold){.kind = kind, .flags_saved = t->flags_saved, .guest_off = t->off[t->at], .restart = t->insn_start};
+    *cold = (struct trans_cold){
+        .kind = kind, .flags_saved = t->flags_saved, .at = (uint8_t)t->at, .guest_off = t->off[t->at], .restart = t->insn_start};
     return cold;
 }
 
@@ -196,11 +197,13 @@ bool trans_is_linked(const struct trans *t, int64_t guest_off)
     return guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE && !trans_runs_on(t, guest_off);
 }
 
-static void emit_far(struct trans *t, int64_t guest_off)
+static void emit_far(struct trans *t, int64_t guest_off, bool polled)
 {
+    trans_flags_hand_over(t);
+    if (!polled)
+        trans_poll(t);
     emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
     trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
-    trans_flags_hand_over(t);
     emit_align_site(&t->e, 1);
     trans_link(t, emit_jmp(&t->e), LINK_FAR, guest_off, FLAG_ARITH);
 }
@@ -213,7 +216,8 @@ void trans_goto(struct trans *t, int64_t guest_off, bool polled)
         emit_align_site(&t->e, 1);
         trans_link(t, emit_jmp(&t->e), LINK_NEAR, guest_off, t->wanted_behind)->polled = polled;
     } else {
-        emit_far(t, guest_off);
+        trans_flags_keep(t);
+        emit_far(t, guest_off, polled);
     }
     t->ended = true;
 }
@@ -248,6 +252,7 @@ static void emit_unaligned(struct trans *t, const struct trans_cold *cold)
 /* On with the block that shares no lookups, at the running page's guest offset. The branch for where nobody knows it. */
 static uint8_t *emit_unshared(struct trans *t, int32_t guest_off)
 {
+    trans_poll(t);
     emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
     emit_lea(&t->e, HOST_S1, HOST_S1, guest_off);
     return trans_jump(t, t->mode | BLOCK_UNSHARED);
@@ -262,6 +267,7 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
     for (unsigned i = 0; i < cold->site_count; i++)
         emit_land(e, cold->sites[i]);
     t->flags_saved = cold->flags_saved;
+    t->at = cold->at;
     switch (cold->kind) {
     case COLD_MISS: emit_miss(t, cold); break;
     case COLD_EXIT: emit_exit(t, cold->exit, (uint32_t)cold->guest_off); break;
@@ -271,7 +277,7 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
         trans_share_address(t, cold->at);
         emit_miss(t, cold);
         break;
-    case COLD_FAR: emit_far(t, cold->guest_off); break;
+    case COLD_FAR: emit_far(t, cold->guest_off, false); break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
     case COLD_NEXT: emit_exit(t, CODE_EXIT_NEXT, cold->jump); break;
     case COLD_CALL:
@@ -279,6 +285,10 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
         emit32(e, (uint32_t)(cold->restart - (e->rw - 4)));
         break;
     case COLD_STACK: trans_share_cold(t, cold); break;
+    case COLD_RECIPE:
+        emit_call_to(e, t->cache->follow_recipe);
+        emit_land_at(emit_jmp(e), cold->back, e);
+        break;
     case COLD_STALE:
         t->flags_saved = true;
         t->block->stale = e->rw;
@@ -309,9 +319,9 @@ void trans_poll(struct trans *t)
 }
 
 /*
- * A block has an entry that looks for attention first, for links that lead back in the page, and so has its dispatch. Calls and returns go behind
- * the look, for they look while they ask for the stack's page; so do links that lead forward, and those to blocks that nobody leaves without a look
- * (block.looks). Code cannot go round without any of these, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead
+ * A block has an entry that looks for attention first, for links that lead back in the page. Those that lead forward go behind the look, and so do
+ * those to blocks that nobody leaves without one (block.looks). Jumps out of the page and to anywhere look before they jump; calls and returns
+ * do while they ask for the stack's page. Code cannot go round without any of these, so an interrupt or a kick waits for a page's blocks at most. Where the flags are dead
  * this is CMP and JNE; else JRCXZ with RCX aside.
  */
 static void emit_poll(struct trans *t)
@@ -379,8 +389,6 @@ static void emit_dispatch_entry(struct trans *t)
     struct trans_cold *cold = trans_cold(t, COLD_STALE);
 
     b->dispatch = e->rw + e->rx_delta;
-    emit_cmp_ctx_zero(e, ATTENTION_DISP);
-    trans_cold_from(cold, emit_jcc(e, CC_NZ));
     emit_page_number(e, HOST_S2, HOST_S1);
     b->check = emit_check(t, cold, b->gpa);
     if (block_crosses(b)) {
@@ -393,7 +401,7 @@ static void emit_dispatch_entry(struct trans *t)
     emit_and_page_start(e, HOST_S1);
     emit_store_ctx(e, HOST_S1, CTX_CODE_PAGE);
     if ((!t->count || t->live[0]) && !t->starts_saved)
-        emit_flags_restore(e);
+        trans_flags_fetch(t);
 }
 
 static struct block_mark *add_mark(struct trans *t)
@@ -432,7 +440,7 @@ static void emit_body(struct trans *t)
     for (t->at = 0; t->at < t->count && !t->ended; t->at++) {
         unsigned cold_count = t->cold_count;
         uint8_t link_count = t->block->link_count;
-        bool flags_saved = t->flags_saved;
+        bool flags_saved = t->flags_saved, saved_as_recipe = t->saved_as_recipe;
         int32_t sp_late = t->sp_late;
         struct block_mark *mark = add_mark(t);
         t->insn_start = t->e.rw;
@@ -452,6 +460,7 @@ static void emit_body(struct trans *t)
         t->e.rw = t->insn_start;
         t->cold_count = cold_count;
         t->flags_saved = flags_saved;
+        t->saved_as_recipe = saved_as_recipe;
         t->block->link_count = link_count;
         t->sp_late = sp_late;
         trans_settle_sp(t);
@@ -461,8 +470,8 @@ static void emit_body(struct trans *t)
         return;
     add_mark(t);
     t->insn_start = t->e.rw;
-    if (t->count == 0)
-        trans_step_exit(t); /* nobody knows the next page */
+    if (t->count == 0 || trans_is_behind_sti(t, t->count))
+        trans_step_exit(t); /* nobody knows the next page, or may look before that */
     else
         trans_goto(t, trans_end(t, t->count - 1), false);
 }
@@ -497,7 +506,7 @@ static void emit_block(struct trans *t, bool linked)
         emit_near_entry(t);
     const uint8_t *body = t->e.rw;
     b->entry = here(t);
-    t->flags_saved = t->starts_saved;
+    t->flags_saved = t->saved_as_recipe = t->starts_saved;
     emit_body(t);
 
     struct emit hot = t->e;
@@ -515,7 +524,7 @@ static void emit_block(struct trans *t, bool linked)
     t->e = hot;
 }
 
-/* Whether no near link leads out that nobody has looked before. Far ones and jumps to anywhere look where they lead. */
+/* Whether no near link leads out that nobody has looked before. All other ways out do look. */
 static bool looks(const struct trans *t)
 {
     for (unsigned n = 0; n < t->block->link_count; n++) {

@@ -4,18 +4,19 @@
 #include "engine/soft/cache.h"
 #include "engine/soft/emit.h"
 
-#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 4)
+#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 8)
 
 enum trans_cold_kind {
     COLD_MISS,     /* a shadow lookup found nothing */
     COLD_EXIT,     /* leaves for what exit says */
     COLD_UNSHARED, /* goes on at guest_off in a block that shares no lookups */
     COLD_MIXED,    /* the same, but where there is none yet, a fill may help: a mixed group's lookup found nothing */
-    COLD_FAR,      /* goes on at guest_off, out of the page */
+    COLD_FAR,      /* goes on at guest_off, out of the page, where nobody wants attention */
     COLD_DISPATCH, /* goes on at the address in HOST_S1: flags are handed over already; leaves as COLD_NEXT does */
     COLD_NEXT,     /* leaves for the address in HOST_S1, which the jump cache does not have */
     COLD_CALL,     /* leaves for an indirect call's target in HOST_S1, which the jump cache does not have */
     COLD_STACK,    /* the stack is not in the page where it was last */
+    COLD_RECIPE,   /* CTX_SAVE_FLAGS has a recipe where flags are wanted */
     COLD_STALE,    /* the block is not what is mapped at the address in HOST_S1 */
 };
 
@@ -27,8 +28,8 @@ struct trans_cold {
     bool flags_saved; /* as in struct trans */
     int32_t guest_off;
     enum code_exit exit;
-    uint8_t at;          /* of COLD_STACK and COLD_MIXED: the instruction */
-    const uint8_t *back; /* of COLD_STACK: where its code goes on */
+    uint8_t at;          /* the instruction */
+    const uint8_t *back; /* of COLD_STACK and COLD_RECIPE: where its code goes on */
     uint32_t jump;       /* of COLD_NEXT: CODE_EXIT_NEXT's operand */
     /* Of a miss: */
     unsigned gva_reg; /* holds the address */
@@ -80,10 +81,11 @@ struct trans {
     unsigned count;
     unsigned decoded; /* instructions of it that are not a loop's once more */
 
-    unsigned at;         /* the instruction being emitted */
-    uint8_t *insn_start; /* its first host byte */
-    bool flags_saved;    /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
-    bool starts_saved;   /* so it is at the block's first instruction */
+    unsigned at;          /* the instruction being emitted */
+    uint8_t *insn_start;  /* its first host byte */
+    bool flags_saved;     /* here the arithmetic flags are in CTX_SAVE_FLAGS, and the host's are anything */
+    bool saved_as_recipe; /* or a recipe for them may be */
+    bool starts_saved;    /* so it is at the block's first instruction */
     /* Arithmetic flags that links hand over: behind the block's end, and where a conditional branch is taken. */
     uint16_t wanted_behind, wanted_there[CACHE_BLOCK_INSNS];
     struct trans_cold cold[TRANS_MAX_COLD];
@@ -163,6 +165,8 @@ bool trans_flags_touched(const struct insn *);
 void trans_flags_keep(struct trans *);
 /* The host's flags are the guest's from here on. No scratch register is lost. */
 void trans_flags_use(struct trans *);
+/* The same where they are what a jump has handed over. */
+void trans_flags_fetch(struct trans *);
 /* The block ends by a jump to anywhere: CTX_SAVE_FLAGS has them. HOST_S2 is lost. */
 void trans_flags_hand_over(struct trans *);
 
@@ -244,8 +248,6 @@ void trans_goto(struct trans *, int64_t guest_off, bool polled);
 struct block_link *trans_link(struct trans *, uint8_t *site, enum link_kind, int64_t guest_off, uint16_t flags);
 /* New cold code at the running instruction. */
 struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
-/* Ends the block: goes on at the address in HOST_S1. */
-void trans_dispatch(struct trans *);
 /* The same through a jump cache, with nothing but the address's own: on with the code that entry has. The branch for where it has none. */
 uint8_t *trans_jump(struct trans *, uint32_t mode);
 /* Ends the block by leaving for step at the running instruction. */

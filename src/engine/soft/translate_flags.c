@@ -1,4 +1,5 @@
 /* Arithmetic flags in translated code: which are wanted where, and where they are kept while other code needs the host's. */
+#include "engine/soft/flags_recipe.h"
 #include "engine/soft/translate.h"
 
 /*
@@ -10,7 +11,7 @@
  *
  * - A link within the page hands over the host's flags. What its target wants is known by looking at it.
  * - A jump that looks into a jump cache hands over CTX_SAVE_FLAGS, and a target that wants flags takes them from there (block.dispatch), or
- *   leaves them there until it does (starts_saved).
+ *   leaves them there until it does (starts_saved). It may hand over a recipe instead, where nothing in its own block asks for them any more.
  */
 
 #define LOOK_AHEAD 8 /* instructions of a successor: nearly all code writes flags before */
@@ -160,17 +161,72 @@ bool trans_flags_touched(const struct insn *insn)
     return insn->cpuflags_read | insn->cpuflags_written;
 }
 
+/* Whether the block ends by handing the flags over to a jump to anywhere, and nothing from the running instruction on asks for them. */
+static bool only_handed_over(const struct trans *t)
+{
+    if (t->count == 0)
+        return false;
+    const struct insn *last = &t->insn[t->count - 1];
+    bool calls_or_jumps = last->mnemonic == ZYDIS_MNEMONIC_JMP || last->mnemonic == ZYDIS_MNEMONIC_CALL;
+
+    if (last->cls != INSN_CONTROL || last->cpuflags_read)
+        return false;
+    if (is_relative(last) && (!calls_or_jumps || trans_is_linked(t, (int64_t)trans_end(t, t->count - 1) + (int64_t)last->op[0].imm)))
+        return false;
+    for (unsigned i = t->at; i < t->count; i++)
+        if (trans_flags_touched(&t->insn[i]))
+            return false;
+    return true;
+}
+
+/* The recipe for the flags that are the host's here, if it can be made: the value is in its register still. 0: none. */
+static uint32_t recipe_here(const struct trans *t, unsigned *gpr)
+{
+    uint16_t written = 0;
+    unsigned i = t->at;
+
+    while (i > 0 && !t->insn[i - 1].cpuflags_written) {
+        const struct insn *between = &t->insn[--i];
+        written |= between->gprs_written | (between->cls == INSN_STACK ? BIT(GPR_RSP) : 0);
+    }
+    if (i == 0 || killed(t, &t->insn[i - 1]) != FLAG_ARITH)
+        return 0;
+    uint32_t recipe = flags_recipe_of(&t->insn[i - 1], gpr);
+    return recipe && !(written & BIT(*gpr)) && trans_home(*gpr) != REG_NONE ? recipe : 0;
+}
+
 void trans_flags_keep(struct trans *t)
 {
+    unsigned gpr = REG_NONE;
+
     if (!live(t) || t->flags_saved)
         return;
-    emit_flags_save(&t->e, HOST_S2);
+    uint32_t recipe = only_handed_over(t) ? recipe_here(t, &gpr) : 0;
+    if (recipe) {
+        emit_store_ctx(&t->e, trans_home(gpr), CTX_FLAGS_VALUE);
+        emit_store_ctx_imm32(&t->e, CTX_SAVE_FLAGS, recipe);
+    } else {
+        emit_flags_save(&t->e, HOST_S2);
+    }
+    t->saved_as_recipe = recipe;
     t->flags_saved = true;
+}
+
+void trans_flags_fetch(struct trans *t)
+{
+    struct trans_cold *cold = trans_cold(t, COLD_RECIPE);
+
+    emit_cmp_ctx8(&t->e, CTX_SAVE_FLAGS, FLAGS_RECIPE_FIRST - 1);
+    trans_cold_from(cold, emit_jcc(&t->e, CC_A));
+    cold->back = t->e.rw;
+    emit_flags_restore(&t->e);
 }
 
 void trans_flags_use(struct trans *t)
 {
-    if (t->flags_saved)
+    if (t->flags_saved && t->saved_as_recipe)
+        trans_flags_fetch(t);
+    else if (t->flags_saved)
         emit_flags_restore(&t->e);
     t->flags_saved = false;
 }

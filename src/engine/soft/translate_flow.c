@@ -23,16 +23,6 @@ static uint32_t jump_to_take_back(const struct trans *t)
     return t->off[t->at];
 }
 
-/* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
-void trans_dispatch(struct trans *t)
-{
-    trans_flags_hand_over(t);
-    struct trans_cold *cold = trans_cold(t, COLD_NEXT);
-    cold->jump = jump_to_take_back(t);
-    trans_cold_from(cold, trans_jump(t, t->mode & ~BLOCK_UNSHARED));
-    t->ended = true;
-}
-
 /* On through the entry that HOST_S2 points to, if it is for the address in HOST_S1. */
 static void jump_by_entry(struct emit *e, unsigned scale, int32_t disp, uint8_t **otherwise)
 {
@@ -86,11 +76,10 @@ static void enter_return(struct trans *t, unsigned value, unsigned index)
     trans_link(t, emit_store_gs_imm32(&t->e, index, 2, code), kind, trans_end(t, t->at), FLAG_ARITH);
 }
 
-/* The same of one that was pushed. scratch is lost. */
+/* The same of one that was pushed. scratch is lost, and HOST_S2 where the flags were not kept before. */
 static void remember_return(struct trans *t, unsigned value, unsigned scratch)
 {
-    if (!t->flags_saved && t->live[t->at])
-        emit_flags_save(&t->e, scratch);
+    trans_flags_keep(t);
     t->flags_saved = true;
     return_index(t, scratch);
     enter_return(t, value, scratch);
@@ -122,22 +111,50 @@ static bool load_target(struct trans *t)
     return true;
 }
 
+/*
+ * Looks for attention before a jump out of the page or to anywhere, if it does not while it asks for the stack's page. False behind STI, where nobody
+ * may: then the jump is step's.
+ */
+static bool look_before(struct trans *t)
+{
+    if (t->member_of[t->at] != TRANS_NO_GROUP)
+        return true;
+    if (trans_is_behind_sti(t, t->at))
+        return false;
+    trans_flags_keep(t);
+    trans_poll(t);
+    return true;
+}
+
+/* A look into the jump cache, and on. In place and not in a piece of common code, so that the CPU predicts each jump by itself. */
+static bool jump_indirect(struct trans *t)
+{
+    if (!look_before(t) || !load_target(t))
+        return false;
+    trans_flags_hand_over(t);
+    struct trans_cold *cold = trans_cold(t, COLD_NEXT);
+    cold->jump = jump_to_take_back(t);
+    trans_cold_from(cold, trans_jump(t, t->mode & ~BLOCK_UNSHARED));
+    t->ended = true;
+    return true;
+}
+
 static bool emit_jump(struct trans *t)
 {
     int64_t off;
 
-    if (current(t)->op[0].kind == OPERAND_REL) {
-        if (!target_of(t, &off))
-            return false;
-        if (trans_is_followed(t, t->at))
-            t->tracked = true;
-        else
-            trans_goto(t, off, false);
+    if (current(t)->op[0].kind != OPERAND_REL)
+        return jump_indirect(t);
+    if (!target_of(t, &off))
+        return false;
+    if (trans_is_followed(t, t->at)) {
+        t->tracked = true;
         return true;
     }
-    if (!load_target(t))
+    bool linked = trans_is_linked(t, off);
+    if (!linked && !look_before(t))
         return false;
-    trans_dispatch(t);
+    trans_goto(t, off, !linked);
     return true;
 }
 
@@ -154,13 +171,11 @@ static void push_return_address(struct trans *t)
         emit_load_ctx(e, HOST_S2, trans_stack_addend(t));
         emit_op_sib(e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, -8);
         trans_push_done(t);
-        trans_settle_sp(t);
     } else if (trans_shared(t)) {
         emit_load_ctx(e, HOST_S1, CTX_CODE_PAGE);
         emit_lea(e, HOST_S1, HOST_S1, off);
         emit_op_sib(e, OP_MOV_STORE, true, HOST_S1, HOST_SP, HOST_S2, 1, t->sp_late - 8);
         trans_push_done(t);
-        trans_settle_sp(t);
         remember_return(t, HOST_S1, HOST_S2);
     } else {
         trans_push_lookup(t);
@@ -169,9 +184,9 @@ static void push_return_address(struct trans *t)
         trans_lea(t, HOST_S2, HOST_S2, off);
         emit_op_mem(e, OP_MOV_STORE, trans_is_wide(t), HOST_S2, HOST_S1, 0);
         trans_push_done(t);
-        trans_settle_sp(t);
         remember_return(t, HOST_S2, HOST_S1);
     }
+    trans_settle_sp(t);
 }
 
 /*
@@ -183,8 +198,9 @@ static bool call_indirect(struct trans *t)
     int32_t entry = JUMP_CACHE_DISP(t->mode & ~BLOCK_UNSHARED & (JUMP_CACHES - 1));
     struct emit *e = &t->e;
 
-    if (!load_target(t))
+    if (!look_before(t) || !load_target(t))
         return false;
+    trans_flags_keep(t);
     trans_flags_hand_over(t);
     struct trans_cold *cold = trans_cold(t, COLD_CALL);
     jump_index_of(e, HOST_S2, HOST_S1);
@@ -208,13 +224,16 @@ static bool emit_call(struct trans *t)
         return call_indirect(t);
     if (!target_of(t, &off))
         return false;
+    bool linked = trans_is_linked(t, off);
+    if (!linked && !look_before(t))
+        return false;
     push_return_address(t);
-    trans_goto(t, off, t->member_of[t->at] != TRANS_NO_GROUP);
+    trans_goto(t, off, !linked || t->member_of[t->at] != TRANS_NO_GROUP);
     return true;
 }
 
-/* The address that a return pops into HOST_S1, and where what is polled looks for it in the return cache into HOST_S2. */
-static void load_return_address(struct trans *t, bool polled)
+/* The address that a return pops into HOST_S1, and where it is looked for in the return cache into HOST_S2. */
+static void load_return_address(struct trans *t)
 {
     if (trans_alone_on_stack(t)) {
         emit_op_sib(&t->e, OP_MOV_LOAD, true, HOST_S1, HOST_SP, HOST_S1, 1, 0);
@@ -222,29 +241,19 @@ static void load_return_address(struct trans *t, bool polled)
     }
     unsigned top = trans_top_lookup(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
-    if (!polled)
-        return;
     trans_flags_hand_over(t);
     return_index(t, HOST_S2);
 }
 
 static bool emit_return(struct trans *t)
 {
-    bool polled = t->member_of[t->at] != TRANS_NO_GROUP;
     uint8_t *otherwise;
 
-    if (!polled && !trans_is_behind_sti(t, t->at)) {
-        trans_flags_keep(t);
-        trans_poll(t);
-        polled = true;
-    }
-    load_return_address(t, polled);
+    if (!look_before(t))
+        return false;
+    load_return_address(t);
     t->sp_late += popped_by_return(t, current(t));
     trans_settle_sp(t);
-    if (!polled) { /* but what that leads to looks */
-        trans_dispatch(t);
-        return true;
-    }
     jump_by_entry(&t->e, 2, return_cache(t), &otherwise);
     struct trans_cold *cold = trans_cold(t, COLD_DISPATCH);
     cold->jump = jump_to_take_back(t);
@@ -278,16 +287,20 @@ static void leave_by(struct trans *t, unsigned cc, int64_t off)
 static bool emit_conditional(struct trans *t)
 {
     unsigned cc = current(t)->opcode & 0xf;
+    bool last = t->at + 1 == t->count;
     int64_t off;
 
     if (!target_of(t, &off))
         return false;
+    bool stays = trans_is_linked(t, off) && (!last || trans_is_linked(t, trans_end(t, t->at)));
+    if (!stays && trans_is_behind_sti(t, t->at))
+        return false; /* as in look_before() */
     trans_flags_use(t);
     if (trans_goes_round(t, t->at))
         leave_by(t, cc ^ 1, trans_end(t, t->at));
     else
         leave_by(t, cc, off);
-    if (t->at + 1 == t->count)
+    if (last)
         trans_goto(t, trans_end(t, t->at), false);
     t->tracked = true;
     return true;

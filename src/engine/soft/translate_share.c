@@ -269,7 +269,6 @@ static void look_up(struct trans *t, const struct trans_group *group)
     struct emit *e = &t->e;
     struct trans_cold *cold = trans_cold(t, group->mixed ? COLD_MIXED : COLD_UNSHARED);
 
-    cold->at = (uint8_t)t->at;
     cold->size = (unsigned)(group->hi - group->lo);
     cold->gva_reg = HOST_S1;
     trans_share_address(t, t->at);
@@ -300,7 +299,6 @@ static void find_on_stack(struct trans *t, const struct trans_group *group)
     emit_op_mem(e, OP_SUB_LOAD, true, HOST_S1, HOST_CTX, stack_slot(t));
     emit_op_imm32(e, EXT_CMP, HOST_S1, (int32_t)(PAGE_SIZE - (group->hi - group->lo)));
     struct trans_cold *cold = trans_cold(t, COLD_STACK);
-    cold->at = (uint8_t)t->at;
     trans_cold_from(cold, emit_jcc(e, CC_A));
     emit_load_ctx(e, HOST_S2, trans_stack_addend(t));
     cold->back = e->rw;
@@ -327,7 +325,6 @@ bool trans_alone_on_stack(struct trans *t)
     emit_op_mem(e, OP_SUB_LOAD, true, HOST_S2, HOST_CTX, stack_slot(t));
     emit_test_imm32(e, HOST_S2, ~((int32_t)PAGE_SIZE - 8));
     struct trans_cold *cold = trans_cold(t, COLD_STACK);
-    cold->at = (uint8_t)t->at;
     trans_cold_from(cold, emit_jcc(e, CC_NZ));
     if (!group->write)
         emit_load_ctx(e, HOST_S1, trans_stack_addend(t));
@@ -352,7 +349,6 @@ void trans_share_cold(struct trans *t, const struct trans_cold *cold)
     const struct trans_group *group = &t->group[t->member_of[cold->at]];
     struct emit *e = &t->e;
 
-    t->at = cold->at;
     t->insn_start = (uint8_t *)(uintptr_t)cold->restart;
     look_up(t, group);
     if (group->write) {
