@@ -28,10 +28,14 @@ int codemem_init(struct codemem *m, size_t size, struct err *e)
     m->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m->rw == MAP_FAILED)
         return err_set(e, errno, "cannot reserve %zu bytes for translated code: %s", size, strerror(errno));
-    m->rx = place(size);
-    if (m->rx)
-        m->rx = mremap(m->rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, m->rx);
-    if (!m->rx || m->rx == MAP_FAILED || mprotect(m->rx, size, PROT_READ | PROT_EXEC) != 0) {
+    void *room = place(size);
+    if (!room) {
+        codemem_fini(m);
+        return err_set(e, ENOMEM,
+                       "no room for %zu bytes of translated code in the low 2 GiB of address space; a smaller --code-cache may fit", size);
+    }
+    m->rx = mremap(m->rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+    if (m->rx == MAP_FAILED || mprotect(m->rx, size, PROT_READ | PROT_EXEC) != 0) {
         int code = err_set(e, errno, "cannot map memory for translated code: %s; a security policy may forbid executable memory",
                            strerror(errno));
         codemem_fini(m);

@@ -237,30 +237,39 @@ void trans_string_faulted(struct soft_cpu *);
 bool trans_innocuous(struct trans *);
 bool trans_stack(struct trans *);
 bool trans_control(struct trans *);
+/* On through a jump cache to the address in HOST_S1, with the code that its entry has. The branch for where it has none. */
+uint8_t *trans_jump(struct trans *, uint32_t mode);
 
+/* --- what a block is made of: translate_decode.c --- */
+
+/* Fills insn[], off[], count and decoded, and of the block next_gpa and vectors. */
+void trans_decode(struct trans *, const struct code_place *);
 /* Whether the instruction at a guest offset of this page runs on into the next one. */
 bool trans_runs_on(const struct trans *, int64_t guest_off);
+
+/* --- ways out of a block: translate_leave.c --- */
+
 /* Whether a jump to a guest offset is a link, which is one to this page, but for what depends on the next one's mapping too. */
 bool trans_is_linked(const struct trans *, int64_t guest_off);
 /* Ends the block: goes on at a guest offset from this page's start. polled: whoever comes here has looked for attention in this block. */
 void trans_goto(struct trans *, int64_t guest_off, bool polled);
-/* A branch to the guest offset, whose rel32 is the site's, which is whole in eight aligned bytes. */
+/* A branch to the guest offset, whose site is whole in eight aligned bytes. */
 struct block_link *trans_link(struct trans *, uint8_t *site, enum link_kind, int64_t guest_off, uint16_t flags);
-/* New cold code at the running instruction. */
-struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
-/* The same through a jump cache, with nothing but the address's own: on with the code that entry has. The branch for where it has none. */
-uint8_t *trans_jump(struct trans *, uint32_t mode);
 /* Ends the block by leaving for step at the running instruction. */
 void trans_step_exit(struct trans *);
+/* New cold code at the running instruction. */
+struct trans_cold *trans_cold(struct trans *, enum trans_cold_kind);
+/* The rel32 of a branch to the cold code. */
+void trans_cold_from(struct trans_cold *, uint8_t *site);
 /* Leaves for step before the running instruction from a branch that the caller emits next. */
 struct trans_cold *trans_cold_step(struct trans *);
 /* Leaves for attention before the running instruction, where that is wanted. The flags are lost. */
 void trans_poll(struct trans *);
-/* The rel32 of a branch to the cold code. */
-void trans_cold_from(struct trans_cold *, uint8_t *site);
-/* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
-void trans_push_lookup(struct trans *);
-void trans_push_done(struct trans *);
+/* The same before the block's first instruction, with the flags kept that are wanted there. */
+void trans_poll_at_entry(struct trans *);
+/* When all else is emitted: the cold code, and what links lead to that have no target. */
+void trans_emit_cold(struct trans *);
+void trans_emit_link_exits(struct trans *);
 
 /* --- the stack pointer, which moves once for several instructions: translate_stack.c --- */
 
@@ -272,3 +281,6 @@ void trans_settle_sp(struct trans *);
 bool trans_moves_sp(struct trans *);
 /* A pop's: the host address of the stack's top is HOST_S2 and the register that it returns, HOST_SP or HOST_S1. */
 unsigned trans_top_lookup(struct trans *);
+/* A push's lookup and address: HOST_S1 + HOST_S2 is where the value goes; trans_push_done() then moves the stack pointer. */
+void trans_push_lookup(struct trans *);
+void trans_push_done(struct trans *);
