@@ -1,2 +1,2 @@
-/* Loops of calls and returns, in 64-bit code. */
+/* Loops of calls, returns and jumps, in 64-bit code. */
 #include "endless_common.h"

@@ -239,6 +239,24 @@ static void sti_shadow(void)
     check_eq(at_rip, want);
 }
 
+/* The same where the interrupt comes at any time, and the instruction is one that others interrupt. */
+static void sti_shadows_strings(void)
+{
+    uint8_t from = 1, to;
+
+    begin();
+    apic_write(APIC_TIMER_DIVIDE, 0xb);
+    apic_write(APIC_LVT_TIMER, TIMER | LVT_PERIODIC);
+    apic_write(APIC_TIMER_COUNT, 50000);
+    while (count < 300) {
+        word rep, one = 1, source = (word)&from, target = (word)&to;
+        __asm__ volatile("cli\n\tlea 1f(%%rip), %3\n\tsti\n1:\trep movsb" : "+c"(one), "+S"(source), "+D"(target), "=&r"(rep) : : "memory");
+        check(at_rip != rep);
+    }
+    apic_write(APIC_TIMER_COUNT, 0);
+    cli();
+}
+
 static void sti_cli_lets_nothing_in(void)
 {
     begin();
@@ -280,5 +298,5 @@ GUEST_TESTS({"the APIC timer runs once", one_shot_timer}, {"the APIC timer runs 
             {"CR8 holds lower vectors back", task_priority_holds_back}, {"an NMI needs no IF", nmi_needs_no_if},
             {"the PIT through the 8259 pair", pit_through_the_8259}, {"the PIT through the I/O APIC", pit_through_the_io_apic},
             {"the RTC's periodic interrupt", rtc_alarm_line}, {"HLT wakes up", hlt_wakes_up}, {"STI has a shadow", sti_shadow},
-            {"STI CLI lets nothing in", sti_cli_lets_nothing_in}, {"POPF opens at once", popf_opens_at_once},
-            {"tight loops are interrupted", tight_loops_are_interrupted});
+            {"strings are in it whenever an interrupt comes", sti_shadows_strings}, {"STI CLI lets nothing in", sti_cli_lets_nothing_in},
+            {"POPF opens at once", popf_opens_at_once}, {"tight loops are interrupted", tight_loops_are_interrupted});

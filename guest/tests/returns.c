@@ -175,7 +175,39 @@ static void calls_to_no_address(void)
     }
 }
 
+/* The last page below the hole in the address space: what a call at its end pushes is no address, and the return faults itself. */
+static void returns_to_no_address(void)
+{
+    const word last = 0x7ffffffff000;
+    uint8_t *bytes = page_alloc();
+
+    bytes[0] = 0xc3; /* ret */
+    bytes[PAGE_SIZE - 5] = 0xe8;
+    *(uint32_t *)(bytes + PAGE_SIZE - 4) = -(uint32_t)PAGE_SIZE; /* call the page's start */
+    map_page(last, bytes, RW);
+    tss.ist[1] = (word)page_alloc() + PAGE_SIZE;
+    idt[EXC_GP].ist = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        TRY("jmp *%0", : : "r"(last + PAGE_SIZE - 5) : "memory");
+        check_fault_rip(EXC_GP, 0, last);
+        check_eq(fault.rsp, try_sp - 8);
+    }
+}
+
+/* Each of them looks its page up by itself, in one block. */
+static void many_of_one_stack(void)
+{
+    word *stack = page_alloc();
+
+    *stack = (word)stack;
+    __asm__ volatile("mov %%rsp, %%rbx\n mov %0, %%rsp\n .fill 64, 1, 0x5c\n mov %%rsp, %%rcx\n mov %%rbx, %%rsp\n" /* pop rsp */
+                     : "+r"(stack)
+                     :
+                     : "rbx", "rcx", "memory");
+}
+
 GUEST_TESTS({"to a page that was mapped elsewhere", mapped_elsewhere}, {"to another address space", in_another_address_space},
             {"to bytes that were changed", rewritten}, {"on stacks that are not aligned, where a page ends", on_odd_stacks},
             {"on two stacks that are not aligned to each other", on_two_stacks}, {"to where the callee points", to_where_the_callee_points},
-            {"a call to no address does nothing", calls_to_no_address});
+            {"a call to no address does nothing", calls_to_no_address}, {"nor does a return", returns_to_no_address},
+            {"64 stack pointers from the stack", many_of_one_stack});

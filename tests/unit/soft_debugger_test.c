@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpu/vcpu.h"
 
@@ -58,6 +59,15 @@ __asm__(".pushsection .rodata\n"
         "under_tf: nop\n"
         "after_tf: jmp after_tf\n"
 
+        "calls_anywhere: mov $0x11800, %eax\n" /* far_function */
+        "call *%eax\n"
+        "jmp calls_anywhere\n"
+
+        ".org code + 0xffd\n"
+        "crosses: mov $1, %eax\n"
+        "crossed_page: inc %ebx\n"
+        "in_next_page: jmp crosses\n"
+
         ".org code + 0x1800\n"
         "far_function: incl %ebx\n"
         "ret\n"
@@ -67,7 +77,8 @@ __asm__(".pushsection .rodata\n"
 extern const uint8_t code[], code_end[];
 extern const uint8_t count_loop[], after_call[], loop_done[], stores[], stored[], loaded[], added[], crossed[], beside[], strings[],
     rep_here[], rep_done[], stos_here[], stos_done[], events[], invalid[], int_here[], int_done[], mov_ss[], in_shadow[], pushes[],
-    sleeps[], woken[], traced[], sets_tf[], under_tf[], after_tf[], far_function[];
+    sleeps[], woken[], traced[], sets_tf[], under_tf[], after_tf[], calls_anywhere[], crosses[], crossed_page[], in_next_page[],
+    far_function[];
 #define AT(name) (CODE + (uint32_t)((name)-code))
 
 struct test {
@@ -269,6 +280,33 @@ static void code_that_is_translated_and_linked_meets_a_new_breakpoint(void **sta
     assert_int_equal(t->exit.debug.point, 0);
     assert_int_equal(t->state.rip, AT(after_call));
     assert_int_equal(t->state.gpr[GPR_RBX], 1);
+}
+
+static void a_call_to_anywhere_meets_it(void **state)
+{
+    struct test *t = *state;
+
+    begin(t, AT(calls_anywhere));
+    for (uint32_t round = 0; round < 3; round++) {
+        run_to(t, AT(far_function));
+        assert_int_equal(t->state.gpr[GPR_RBX], round);
+        step_to(t, AT(far_function) + 1);
+    }
+}
+
+/* The instruction before lies in a page that has no breakpoint, too, and its block knows both. */
+static void behind_an_instruction_that_crosses_pages_it_is_met(void **state)
+{
+    struct test *t = *state;
+    struct vcpu_debug rounds = point(DATA, 4, VCPU_DEBUG_WRITE); /* never */
+
+    begin(t, AT(crosses));
+    release(t, &rounds);
+    usleep(20000); /* enough for translated blocks and links between them */
+    vcpu_hold_all(&t->vm);
+    run_to(t, AT(crossed_page));
+    run_to(t, AT(in_next_page));
+    run_to(t, AT(crossed_page));
 }
 
 static void guest_memory_shows_nothing_of_a_breakpoint(void **state)
@@ -509,6 +547,8 @@ int main(void)
         DEBUGGER_TEST(a_breakpoint_stops_before_its_instruction_every_time),
         DEBUGGER_TEST(a_breakpoint_at_rip_stops_at_once),
         DEBUGGER_TEST(code_that_is_translated_and_linked_meets_a_new_breakpoint),
+        DEBUGGER_TEST(a_call_to_anywhere_meets_it),
+        DEBUGGER_TEST(behind_an_instruction_that_crosses_pages_it_is_met),
         DEBUGGER_TEST(guest_memory_shows_nothing_of_a_breakpoint),
         DEBUGGER_TEST(a_step_is_one_instruction_and_one_iteration),
         DEBUGGER_TEST(a_step_ends_in_front_of_a_handler),

@@ -180,7 +180,7 @@ struct block *cache_find(struct soft_vm *svm, gpa_t gpa, gpa_t next_gpa, uint32_
 
 bool cache_full(const struct soft_cache *cache)
 {
-    return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS > CACHE_MAX_MARKS ||
+    return cache->block_count == CACHE_MAX_BLOCKS || cache->mark_count + CACHE_BLOCK_INSNS + 1 > CACHE_MAX_MARKS ||
            cache->link_count + BLOCK_MAX_LINKS > CACHE_MAX_LINKS || cache->site_count == CACHE_MAX_SITES ||
            cache->source_used + CACHE_BLOCK_INSNS * INSN_MAX_LEN > CACHE_SOURCE_BYTES || cache->used + BLOCK_MAX_CODE > cache->cold_start ||
            cache->cold_used + BLOCK_MAX_CODE > cache->mem.size - cache->cold_start;
@@ -240,17 +240,14 @@ static const uint8_t *link_target(const struct block_link *link, const struct bl
         if (block_in_page_of(to, from))
             return to->dispatch + to->landing_off;
         break;
-    case LINK_FAR:
-    case LINK_RETURN_FAR: break;
+    case LINK_FAR: break;
     }
     return to->dispatch;
 }
 
 void cache_point_link(const struct soft_cache *cache, const struct block_link *link, const uint8_t *target)
 {
-    bool address = link->kind == LINK_RETURN || link->kind == LINK_RETURN_FAR;
-
-    if (address)
+    if (link->kind == LINK_RETURN)
         emit_store32(link->site, (uint32_t)(uintptr_t)(target - cache->mem.rw + cache->mem.rx));
     else
         emit_patch(link->site, target);

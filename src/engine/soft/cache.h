@@ -44,7 +44,7 @@ enum block_mode {
 struct block_mark {
     uint32_t host_off;        /* from the block's code */
     uint16_t guest_off : 14;  /* from the page's start */
-    uint16_t flags_saved : 1; /* where the instruction itself faults, the arithmetic flags are in CTX_SAVE_FLAGS */
+    uint16_t flags_saved : 1; /* where the instruction itself faults, CTX_SAVE_FLAGS has the arithmetic flags, or a recipe */
     uint16_t string : 1;      /* it is REP MOVS or REP STOS, which faults with host pointers in RSI and RDI: translate_string.c */
     uint16_t flags_dead;      /* arithmetic flags that later code overwrites unread: they may hold anything at a fault here */
     int16_t sp_late;          /* where the instruction itself faults, this is to be added to RSP */
@@ -55,7 +55,7 @@ struct block_mark {
  * HOST_S1 has the address, flags are in CTX_SAVE_FLAGS, and the target finds out whether it is what the guest has mapped there. A call's link is
  * what its return address gets in the return cache: an address of 31 bits (codemem.h).
  */
-enum link_kind { LINK_NEAR, LINK_FAR, LINK_RETURN, LINK_RETURN_FAR };
+enum link_kind { LINK_NEAR, LINK_FAR, LINK_RETURN };
 
 struct block_link {
     uint8_t *site;     /* writable address of the rel32, or of the address */
@@ -89,7 +89,7 @@ struct block {
     uint32_t cold_size;
     uint8_t *entry;  /* where C and near links come in, with the host's flags */
     uint8_t *polled; /* the same behind a look for attention */
-    bool looks;      /* every way out of the block has one, too, or leads to one */
+    bool looks;      /* every way out of the block has one, too */
     /*
      * Where far links and the jump caches lead, with the address in HOST_S1: it leaves unless the fetch table says that this block's page is
      * mapped there, and fetches flags from CTX_SAVE_FLAGS where they are wanted. check: writable address of the page's number in it.
@@ -296,7 +296,7 @@ __attribute__((no_sanitize("thread"))) static inline const void *jump_cache_find
 
 /*
  * A jump to an address that is not canonical faults itself, and nothing of it has happened (SDM vol. 2 CALL, JMP, RET). Translated code finds
- * out when it has happened, for there is no code for such an address. This is how C takes an indirect jump, a call or a return back.
+ * out when it has happened, for there is no code for such an address. This is how C takes an indirect jump or a return back.
  */
 enum code_next {
     CODE_NEXT_OFF = 0xfff,      /* guest offset of the jump in CTX_CODE_PAGE */

@@ -151,12 +151,17 @@ bool debugger_stops_after(struct soft_cpu *cpu)
     return cpu->debugger->wish.single_step;
 }
 
+bool debugger_steps_at(const struct soft_cpu *cpu, gva_t gva)
+{
+    return cpu->debugger->code_pages & page_bit(gva);
+}
+
 bool debugger_steps(const struct soft_cpu *cpu)
 {
     const struct soft_debugger *d = cpu->debugger;
 
     /* Lockstep runs everything twice, which would meet watchpoints twice. */
-    return d->wish.single_step || cpu->svm->lockstep || (d->code_pages & page_bit(code_gva(cpu)));
+    return d->wish.single_step || cpu->svm->lockstep || debugger_steps_at(cpu, code_gva(cpu));
 }
 
 bool debugger_holds_events(const struct soft_cpu *cpu)

@@ -5,8 +5,8 @@
 
 /*
  * Theory of operation. Code runs translated as long as it is elsewhere. Code in a page that holds a breakpoint is run by step, instruction by
- * instruction, with a look at each address before: the run loop asks debugger_steps(), and as it lets no block of such a page into a jump
- * cache, translated code of other pages cannot get there without the run loop. Links join blocks of one page only.
+ * instruction, with a look at each address before: the run loop asks debugger_steps(), and as it lets no such page into the fetch table,
+ * translated code of other pages cannot get there without the run loop. A new breakpoint empties that table, and near links stay in their page.
  *
  * A page that holds a watched address gets no entry in the shadow tables (debugger_watches()), so that translated code leaves each access to
  * step. All accesses of C code go through mmu_read(), mmu_write() and mmu_host(), implicit ones such as the frames of interrupts too; they
@@ -33,6 +33,8 @@ bool debugger_stops_before(struct soft_cpu *);
 bool debugger_stops_after(struct soft_cpu *);
 /* The code at cpu->rip must be run by step. */
 bool debugger_steps(const struct soft_cpu *);
+/* The same of code at gva, as far as breakpoints go. */
+bool debugger_steps_at(const struct soft_cpu *, gva_t gva);
 /* Interrupts wait, because a single step is under way. */
 bool debugger_holds_events(const struct soft_cpu *);
 

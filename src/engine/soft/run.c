@@ -183,19 +183,19 @@ static bool was_written(struct soft_cpu *cpu, gva_t gva, gpa_t gpa, const uint8_
 
 /*
  * The block at cpu->rip, to which jumps of translated code lead from now on; linked: as in struct code_place. SOFT_OK, or SOFT_SLOW where
- * there is none: step finds out what is wrong with the address.
+ * there is none: step finds out what is wrong with the address, or a debugger wants it to have the page.
  */
 static int lookup(struct soft_cpu *cpu, uint32_t mode, bool linked, struct block **b)
 {
     struct code_place place;
 
-    if (!run_find_code(cpu, &place))
+    if ((cpu->debugger && debugger_steps(cpu)) || !run_find_code(cpu, &place))
         return SOFT_SLOW;
     if (was_written(cpu, cpu->rip, place.gpa, place.hva) || was_written(cpu, cpu->rip + PAGE_SIZE, place.next_gpa, place.next_hva))
         return SOFT_SLOW; /* step reads what is there */
     place.linked = linked;
     *b = translate_find(cpu, &place, mode);
-    if (!*b)
+    if (!*b || (block_crosses(*b) && cpu->debugger && debugger_steps_at(cpu, cpu->rip + PAGE_SIZE)))
         return SOFT_SLOW;
     bool allowed = mmu_allow_fetch(cpu, cpu->rip) && (!block_crosses(*b) || mmu_allow_fetch(cpu, cpu->rip + PAGE_SIZE));
     return allowed ? SOFT_OK : SOFT_SLOW;
@@ -239,7 +239,7 @@ static struct block *resolve_link(struct soft_cpu *cpu, uint32_t mode)
     struct block *to;
 
     cpu->rip = near ? SLOT(cpu, CTX_CODE_PAGE) + link->guest_off : SLOT(cpu, CTX_TEMP);
-    if ((cpu->debugger && debugger_steps(cpu)) || lookup(cpu, mode, near, &to) != SOFT_OK)
+    if (lookup(cpu, mode, near, &to) != SOFT_OK)
         return NULL;
     smp_lock(cpu); /* all blocks may be gone when it is there */
     bool there = atomic_load_explicit(&cache->generation, memory_order_relaxed) == generation;
@@ -414,13 +414,18 @@ static const void *unshared_code(struct soft_cpu *cpu, uint32_t mode)
     return go_on(cpu, b);
 }
 
-/* Where to enter translated code at cpu->rip; NULL: nowhere. */
+/*
+ * Where to enter translated code at cpu->rip; NULL: nowhere, or somebody wants this thread once more. Then step carries out one instruction, for
+ * a block that begins by leaving for attention would not come on where others write to its page again and again.
+ */
 static const void *entry_point(struct soft_cpu *cpu, uint32_t mode)
 {
     struct jump_cache *jc = jump_cache_of(cpu, mode);
-    const void *code = jump_cache_find(jc, cpu->rip);
     struct block *b;
 
+    if (atomic_load_explicit(&cpu->attention, memory_order_relaxed))
+        return NULL;
+    const void *code = jump_cache_find(jc, cpu->rip);
     if (code) {
         save_flags(cpu);
         SLOT(cpu, CTX_TEMP) = cpu->rip;
@@ -437,7 +442,6 @@ static int run_code(struct soft_cpu *cpu, uint32_t mode)
 {
     const void *code = entry_point(cpu, mode);
 
-    /* A block that begins by leaving for attention would not come on where others write to its page again and again. */
     if (!code)
         return soft_step(cpu);
     for (;;) {

@@ -137,8 +137,8 @@ static void emit_body(struct trans *t)
         return;
     add_mark(t);
     t->insn_start = t->e.rw;
-    if (t->count == 0 || trans_is_behind_sti(t, t->count))
-        trans_step_exit(t); /* nobody knows the next page, or may look before that */
+    if (t->count == 0)
+        trans_step_exit(t); /* nobody knows the next page */
     else
         trans_goto(t, trans_end(t, t->count - 1), false);
 }

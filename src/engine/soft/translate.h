@@ -4,7 +4,7 @@
 #include "engine/soft/cache.h"
 #include "engine/soft/emit.h"
 
-#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 8)
+#define TRANS_MAX_COLD (CACHE_BLOCK_INSNS * 4 + 12) /* four an instruction, and more for the last and the entries */
 
 enum trans_cold_kind {
     COLD_MISS,     /* a shadow lookup found nothing */
@@ -167,8 +167,6 @@ void trans_flags_keep(struct trans *);
 void trans_flags_use(struct trans *);
 /* The same where they are what a jump has handed over. */
 void trans_flags_fetch(struct trans *);
-/* The block ends by a jump to anywhere: CTX_SAVE_FLAGS has them. HOST_S2 is lost. */
-void trans_flags_hand_over(struct trans *);
 
 /* --- parts of the translator; each returns false where the instruction is left to step --- */
 
@@ -265,6 +263,8 @@ void trans_cold_from(struct trans_cold *, uint8_t *site);
 struct trans_cold *trans_cold_step(struct trans *);
 /* Leaves for attention before the running instruction, where that is wanted. The flags are lost. */
 void trans_poll(struct trans *);
+/* The same from cold code, of which it makes no other. */
+void trans_poll_cold(struct trans *);
 /* The same before the block's first instruction, with the flags kept that are wanted there. */
 void trans_poll_at_entry(struct trans *);
 /* When all else is emitted: the cold code, and what links lead to that have no target. */

@@ -230,10 +230,3 @@ void trans_flags_use(struct trans *t)
         emit_flags_restore(&t->e);
     t->flags_saved = false;
 }
-
-void trans_flags_hand_over(struct trans *t)
-{
-    if (!t->flags_saved)
-        emit_flags_save(&t->e, HOST_S2);
-    t->flags_saved = true;
-}

@@ -65,15 +65,16 @@ static void return_index(struct trans *t, unsigned dst)
     emit_op_imm32(&t->e, EXT_AND, dst, (RETURN_ENTRIES - 1) * 8);
 }
 
-/* Enters where the return address in `value` leads. */
+/* Enters where the return address in `value` leads, where that is in the page: so it is one. */
 static void enter_return(struct trans *t, unsigned value, unsigned index)
 {
     int32_t code = return_cache(t) + (int32_t)offsetof(struct jump_entry, code);
-    enum link_kind kind = trans_end(t, t->at) < PAGE_SIZE ? LINK_RETURN : LINK_RETURN_FAR;
 
+    if (trans_end(t, t->at) >= PAGE_SIZE)
+        return;
     emit_gs_index(&t->e, OP_MOV_STORE, value, index, 2, return_cache(t) + (int32_t)offsetof(struct jump_entry, tag));
     emit_align_site(&t->e, EMIT_GS_IMM32_AHEAD);
-    trans_link(t, emit_store_gs_imm32(&t->e, index, 2, code), kind, trans_end(t, t->at), FLAG_ARITH);
+    trans_link(t, emit_store_gs_imm32(&t->e, index, 2, code), LINK_RETURN, trans_end(t, t->at), FLAG_ARITH);
 }
 
 /* The same of one that was pushed. scratch is lost, and HOST_S2 where the flags were not kept before. */
@@ -131,7 +132,7 @@ static bool jump_indirect(struct trans *t)
 {
     if (!look_before(t) || !load_target(t))
         return false;
-    trans_flags_hand_over(t);
+    trans_flags_keep(t);
     struct trans_cold *cold = trans_cold(t, COLD_NEXT);
     cold->jump = jump_to_take_back(t);
     trans_cold_from(cold, trans_jump(t, t->mode & ~BLOCK_UNSHARED));
@@ -201,7 +202,6 @@ static bool call_indirect(struct trans *t)
     if (!look_before(t) || !load_target(t))
         return false;
     trans_flags_keep(t);
-    trans_flags_hand_over(t);
     struct trans_cold *cold = trans_cold(t, COLD_CALL);
     jump_index_of(e, HOST_S2, HOST_S1);
     emit_gs_index(e, OP_CMP_LOAD, HOST_S1, HOST_S2, 8, entry + (int32_t)offsetof(struct jump_entry, tag));
@@ -241,7 +241,7 @@ static void load_return_address(struct trans *t)
     }
     unsigned top = trans_top_lookup(t);
     emit_op_sib(&t->e, OP_MOV_LOAD, trans_is_wide(t), HOST_S1, top, HOST_S2, 1, t->sp_late);
-    trans_flags_hand_over(t);
+    trans_flags_keep(t);
     return_index(t, HOST_S2);
 }
 

@@ -74,11 +74,8 @@ bool trans_is_linked(const struct trans *t, int64_t guest_off)
     return guest_off >= 0 && guest_off < (int64_t)PAGE_SIZE && !trans_runs_on(t, guest_off);
 }
 
-static void emit_far(struct trans *t, int64_t guest_off, bool polled)
+static void emit_far(struct trans *t, int64_t guest_off)
 {
-    trans_flags_hand_over(t);
-    if (!polled)
-        trans_poll(t);
     emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
     trans_lea(t, HOST_S1, HOST_S1, (int32_t)guest_off);
     emit_align_site(&t->e, 1);
@@ -94,7 +91,9 @@ void trans_goto(struct trans *t, int64_t guest_off, bool polled)
         trans_link(t, emit_jmp(&t->e), LINK_NEAR, guest_off, t->wanted_behind)->polled = polled;
     } else {
         trans_flags_keep(t);
-        emit_far(t, guest_off, polled);
+        if (!polled)
+            trans_poll(t);
+        emit_far(t, guest_off);
     }
     t->ended = true;
 }
@@ -129,7 +128,7 @@ static void emit_unaligned(struct trans *t, const struct trans_cold *cold)
 /* On with the block that shares no lookups, at the running page's guest offset. The branch for where nobody knows it. */
 static uint8_t *emit_unshared(struct trans *t, int32_t guest_off)
 {
-    trans_poll(t);
+    trans_poll_cold(t);
     emit_load_ctx(&t->e, HOST_S1, CTX_CODE_PAGE);
     emit_lea(&t->e, HOST_S1, HOST_S1, guest_off);
     return trans_jump(t, t->mode | BLOCK_UNSHARED);
@@ -154,7 +153,11 @@ static void emit_cold(struct trans *t, const struct trans_cold *cold)
         trans_share_address(t, cold->at);
         emit_miss(t, cold);
         break;
-    case COLD_FAR: emit_far(t, cold->guest_off, false); break;
+    case COLD_FAR:
+        trans_flags_keep(t);
+        trans_poll_cold(t);
+        emit_far(t, cold->guest_off);
+        break;
     case COLD_DISPATCH: emit_land(e, trans_jump(t, t->mode & ~BLOCK_UNSHARED)); __attribute__((fallthrough));
     case COLD_NEXT: emit_exit(t, CODE_EXIT_NEXT, cold->jump); break;
     case COLD_CALL:
@@ -199,6 +202,14 @@ void trans_poll(struct trans *t)
     cold->exit = CODE_EXIT_ATTENTION;
     emit_cmp_ctx_zero(&t->e, ATTENTION_DISP);
     trans_cold_from(cold, emit_jcc(&t->e, CC_NZ));
+}
+
+void trans_poll_cold(struct trans *t)
+{
+    emit_cmp_ctx_zero(&t->e, ATTENTION_DISP);
+    uint8_t *none = emit_short_jcc(&t->e, CC_Z);
+    emit_exit(t, CODE_EXIT_ATTENTION, t->off[t->at]);
+    emit_land_short(&t->e, none);
 }
 
 /*

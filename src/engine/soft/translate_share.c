@@ -356,7 +356,7 @@ void trans_share_cold(struct trans *t, const struct trans_cold *cold)
         emit_and_page_start(e, HOST_S1);
         emit_op_mem(e, OP_XCHG, true, HOST_S1, HOST_CTX, stack_slot(t)); /* before the look for attention, for all to see */
     }
-    trans_poll(t);
+    trans_poll_cold(t);
     if (is_alone(t, cold->at))
         settle_alone(t, group);
     emit_land_at(emit_jmp(e), cold->back, e);

@@ -63,15 +63,6 @@ static void leave_where_unusual(struct trans *t, const struct insn *insn)
     leave_if(&t->e, cold, CC_NZ);
 }
 
-static void leave_for_attention(struct trans *t)
-{
-    struct trans_cold *cold = trans_cold_step(t);
-
-    cold->exit = CODE_EXIT_ATTENTION;
-    emit_cmp_ctx_zero(&t->e, CTX_OF(attention));
-    leave_if(&t->e, cold, CC_NZ);
-}
-
 /* S1 or S2: the offset of a pointer in its page. */
 static void page_offset(struct emit *e, unsigned dst, unsigned pointer)
 {
@@ -123,14 +114,14 @@ bool trans_string(struct trans *t)
     struct emit *e = &t->e;
     unsigned size = element(insn);
 
-    if (!trans_is_string(t->mode, insn))
+    if (!trans_is_string(t->mode, insn) || trans_is_behind_sti(t, t->at))
         return false;
     trans_flags_keep(t);
     leave_where_unusual(t, insn);
     const uint8_t *next_run = e->rw;
     emit_op_reg(e, OP_TEST, true, GPR_RCX, GPR_RCX);
     uint8_t *done = emit_jcc(e, CC_Z);
-    leave_for_attention(t);
+    trans_poll(t);
     if (is_movs(insn)) {
         trans_lookup_entry(t, GPR_RSI, size, false);
         emit_store_ctx(e, HOST_S2, CTX_STRING_FROM);

@@ -91,7 +91,8 @@ static void emit_pushf(struct trans *t)
     emit_op_imm32(e, EXT_AND, HOST_S2, FLAG_ARITH);
     emit_op_mem(e, OP_XOR_LOAD, true, HOST_S2, HOST_CTX, CTX_RFLAGS);
     emit_op_mem(e, OP_MOV_STORE, true, HOST_S2, HOST_S1, 0);
-    t->flags_saved = true; /* they are still there */
+    t->flags_saved = true; /* they are still there, and no recipe */
+    t->saved_as_recipe = false;
     trans_push_done(t);
 }
 
