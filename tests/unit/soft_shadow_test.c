@@ -277,6 +277,27 @@ static void tables_that_were_only_looked_at_are_given_back_too(void **state)
     assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
 }
 
+/* By whoever looked: C code at what is not mapped, and translated code at what is no address. */
+static void looks_that_fault_count_too(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t limit = shadow_populated_limit(f->svm.mem->page_count);
+    uint64_t value;
+
+    start_long(f);
+    f->cpu.cr3 = T4; /* nothing is mapped */
+    for (unsigned i = 0; i < limit; i++)
+        assert_int_equal(mmu_read(&f->cpu, i * MIB(2), &value, 8, MMU_READ), SOFT_FAULT);
+    assert_int_equal(atomic_load(&f->cpu.attention), 0);
+    assert_int_equal(mmu_read(&f->cpu, limit * MIB(2), &value, 8, MMU_READ), SOFT_FAULT);
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+    mmu_maintain(&f->cpu);
+    atomic_store(&f->cpu.attention, 0);
+    for (unsigned i = 0; i <= limit; i++)
+        mmu_note_miss(&f->cpu, 0x7000000000000000 + i * MIB(2), i & 1 ? MMU_FETCH : MMU_WRITE);
+    assert_int_not_equal(atomic_load(&f->cpu.attention), 0);
+}
+
 static void a_full_list_is_flushed_and_still_revocable(void **state)
 {
     struct fixture *f = *state;
@@ -631,6 +652,7 @@ int main(void)
         MMU_TEST(a_stale_page_is_neither_written_directly_nor_translated),
         MMU_TEST(sparse_tables_are_given_back),
         MMU_TEST(tables_that_were_only_looked_at_are_given_back_too),
+        MMU_TEST(looks_that_fault_count_too),
         MMU_TEST(a_full_list_is_flushed_and_still_revocable),
         MMU_TEST(code_may_be_jumped_to_where_it_was_asked_for),
         MMU_TEST(flushes_forbid_fetches),

@@ -293,6 +293,31 @@ static void the_trap_bit_traps_in_the_new_task(void **state)
     expect_new_task();
 }
 
+/*
+ * #DB's task is the running one. Its descriptor lies where the switch saves EAX and ECX, which say that the task is free: so it is entered for the
+ * trap, and traps for it, without end.
+ */
+static void traps_without_end_are_a_shutdown(void **state)
+{
+    const uint64_t task = NEW_TSS, code = 0x00cf9b000000ffff, data = 0x00cf93000000ffff, available = 0x0000890000000067 | task << 16;
+
+    (void)state;
+    start_tasks(0);
+    put_task(task, FLAG_ONE, 0x08, 0x10);
+    poke(task + 100, 1, 1);
+    cpu->gdtr = (struct cpu_table){.base = task + 8, .limit = 0x67};
+    poke(task + 8 + 0x08, 8, code);
+    poke(task + 8 + 0x10, 8, data);
+    poke(task + 8 + 0x20, 8, available);
+    poke(task + 8 + 0x60, 8, available);
+    cpu->gpr[GPR_RAX] = (uint32_t)available;
+    cpu->gpr[GPR_RCX] = available >> 32;
+    cpu->tr = (struct cpu_seg){.base = task, .limit = 0x67, .attr = 0x8b, .sel = 0x60};
+    put_idt(EXC_DB, 5, 0, 0x20, 0, 0);
+    assert_int_equal(raise_event(EVENT_EXCEPTION, EXC_DB, false, 0), SOFT_EXIT);
+    assert_int_equal(cpu->exit->reason, VM_EXIT_SHUTDOWN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,7 +325,7 @@ int main(void)
         cmocka_unit_test(a_task_of_ring_3_through_a_gate),           cmocka_unit_test(a_16_bit_tss),
         cmocka_unit_test(events_reach_a_task_with_their_error_code), cmocka_unit_test(double_faults_find_a_task),
         cmocka_unit_test(faults_of_the_old_task_change_nothing),     cmocka_unit_test(faults_of_segments_are_the_new_tasks),
-        cmocka_unit_test(the_trap_bit_traps_in_the_new_task),
+        cmocka_unit_test(the_trap_bit_traps_in_the_new_task),        cmocka_unit_test(traps_without_end_are_a_shutdown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

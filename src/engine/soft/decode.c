@@ -298,8 +298,10 @@ static void classify(const struct soft_vm *svm, struct insn *insn, const ZydisDe
     insn->compressed = insn_is_compressed(insn->mnemonic);
 }
 
-int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *bytes, unsigned avail, unsigned mode_bits)
+/* Others may write to the bytes meanwhile, so they are read once: the verdict and what is kept of them must be about the same instruction. */
+int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *guest_bytes, unsigned avail, unsigned mode_bits)
 {
+    uint8_t bytes[INSN_MAX_LEN];
     ZydisDecoder decoder;
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
@@ -310,6 +312,8 @@ int insn_decode(const struct soft_vm *svm, struct insn *insn, const uint8_t *byt
     insn->reg.gpr = insn->rm.gpr = insn->vvvv.gpr = insn->opc.gpr = REG_NONE;
     insn->mem.base = insn->mem.index = REG_NONE;
     avail = MIN(avail, INSN_MAX_LEN);
+    for (unsigned i = 0; i < avail; i++)
+        bytes[i] = __atomic_load_n(&guest_bytes[i], __ATOMIC_RELAXED);
 
     ZyanStatus status = ZydisDecoderDecodeFull(&decoder, bytes, avail, &z, operands);
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < INSN_MAX_LEN)

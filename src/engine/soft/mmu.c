@@ -97,11 +97,17 @@ static bool is_apic_page(const struct soft_cpu *cpu, gpa_t gpa)
     return ((gpa ^ cpu->apic_base) & ~PAGE_MASK) == 0 && (cpu->apic_base & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == APIC_BASE_ENABLE;
 }
 
+/* Linear addresses outside 64-bit code wrap at 4 GiB. */
+static gva_t wrap(const struct soft_cpu *cpu, gva_t gva, unsigned access)
+{
+    return !cpu->long_mode || (cpu->code_bits != 64 && !(access & MMU_SUPERVISOR)) ? (uint32_t)gva : gva;
+}
+
 int mmu_translate(struct soft_cpu *cpu, gva_t gva, unsigned access, struct mmu_target *target)
 {
     const struct mem_region *r;
     struct mmu_mapping m;
-    int rc = mmu_walk(cpu, gva, access, &m);
+    int rc = mmu_walk(cpu, wrap(cpu, gva, access), access, &m);
 
     if (rc != SOFT_OK)
         return rc;
@@ -192,6 +198,18 @@ static int walk_and_fill(struct soft_cpu *cpu, gva_t gva, unsigned access, struc
     return SOFT_OK;
 }
 
+void mmu_note_miss(struct soft_cpu *cpu, gva_t gva, unsigned access)
+{
+    struct soft_shadow *shadow = &cpu->mmu->shadow;
+
+    if (access & MMU_FETCH)
+        shadow_note_fetch_miss(shadow, gva);
+    else
+        shadow_note_miss(shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
+    if (shadow->reclaim)
+        soft_want_attention(cpu);
+}
+
 int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
 {
     struct span span;
@@ -208,9 +226,7 @@ int mmu_fill(struct soft_cpu *cpu, gva_t gva, unsigned access)
         cpu->stats.misses_device++;
     else
         cpu->stats.misses_protected++;
-    shadow_note_miss(&cpu->mmu->shadow, gva, mmu_access_is_user(cpu, access), access & MMU_WRITE);
-    if (cpu->mmu->shadow.reclaim)
-        soft_want_attention(cpu);
+    mmu_note_miss(cpu, gva, access);
     return SOFT_SLOW;
 }
 
@@ -237,19 +253,18 @@ static int span_find(struct soft_cpu *cpu, gva_t gva, unsigned access, struct sp
             return SOFT_OK;
         }
     }
-    return walk_and_fill(cpu, gva, access, span, &filled);
+    int result = walk_and_fill(cpu, gva, access, span, &filled);
+    if (!filled && !(access & MMU_FETCH))
+        mmu_note_miss(cpu, gva, access);
+    return result;
 }
 
 /* --- access --- */
 
-/* The first address of the next page. Linear addresses outside 64-bit code wrap at 4 GiB. */
+/* The first address of the next page. */
 static gva_t page_after(const struct soft_cpu *cpu, gva_t gva, unsigned access)
 {
-    gva_t next = (gva | PAGE_MASK) + 1;
-
-    if (!cpu->long_mode || (cpu->code_bits != 64 && !(access & MMU_SUPERVISOR)))
-        next = (uint32_t)next;
-    return next;
+    return wrap(cpu, (gva | PAGE_MASK) + 1, access);
 }
 
 /* The largest naturally aligned piece at the start of n bytes at gpa. */

@@ -90,6 +90,12 @@ struct shadow_counts;
 const struct shadow_counts *mmu_shadow_counts(const struct soft_cpu *); /* shadow.h */
 
 /*
+ * The tables were looked into at gva's bits 47:0, where nothing came to be: the memory that they need counts all the same. access: MMU_READ,
+ * MMU_WRITE or MMU_FETCH.
+ */
+void mmu_note_miss(struct soft_cpu *, gva_t gva, unsigned access);
+
+/*
  * Work that the paths above put off because it calls the kernel. The run loop calls it when attention was
  * set; parks the vectors.
  */

@@ -259,8 +259,10 @@ static struct block *resolve_stale(struct soft_cpu *cpu, uint32_t mode)
     struct block *b;
 
     mode |= led_to->mode & BLOCK_UNSHARED;
-    if (lookup(cpu, mode, false, &b) != SOFT_OK)
+    if (lookup(cpu, mode, false, &b) != SOFT_OK) {
+        mmu_note_miss(cpu, cpu->rip, MMU_FETCH);
         return NULL;
+    }
     if (b == led_to)
         return b;
     jump_cache_add(jump_cache_of(cpu, mode), cpu->rip, b);
@@ -313,6 +315,8 @@ static int handle_miss(struct soft_cpu *cpu, const void **code)
     if (miss.mixed && crosses)
         return SOFT_SLOW;
     cpu->stats.misses_crossing += crosses;
+    if (!crosses && !gva_is_canonical(gva))
+        mmu_note_miss(cpu, gva, miss.write ? MMU_WRITE : MMU_READ);
     if (crosses || !gva_is_canonical(gva) || mmu_fill(cpu, gva, miss.write ? MMU_WRITE : MMU_READ) != SOFT_OK)
         return soft_step(cpu);
     if (mmu_changes(cpu) != changes)

@@ -197,6 +197,11 @@ void shadow_note_miss(struct soft_shadow *s, gva_t gva, bool user, bool write)
     populate(s, &s->regions[entry_index(gva) >> (REGION_SHIFT - PAGE_SHIFT)], table_bit(user, write));
 }
 
+void shadow_note_fetch_miss(struct soft_shadow *s, gva_t gva)
+{
+    populate(s, &s->regions[entry_index(gva) >> (REGION_SHIFT - PAGE_SHIFT)], REGION_FETCH);
+}
+
 void shadow_fill(struct soft_shadow *s, const struct shadow_fill *f)
 {
     struct shadow_list *list = &s->list[f->global];
@@ -237,8 +242,10 @@ void shadow_allow_fetch(struct soft_shadow *s, gva_t gva, uint64_t page, unsigne
     BUG_ON(page >= s->page_count);
     if (*entry == page + 1)
         return;
-    if (f->count == SHADOW_FETCHES)
+    if (f->count == SHADOW_FETCHES) {
         fetches_flush(s, f);
+        s->changes++;
+    }
     f->records[f->count++] = index | (user ? RECORD_USER : 0);
     shadow_note_large(s, gva, shift);
     populate(s, &s->regions[index >> (REGION_SHIFT - PAGE_SHIFT)], REGION_FETCH);

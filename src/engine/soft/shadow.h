@@ -117,6 +117,7 @@ void shadow_note_large(struct soft_shadow *, gva_t gva, unsigned shift);
  * same, which counts.
  */
 void shadow_note_miss(struct soft_shadow *, gva_t gva, bool user, bool write);
+void shadow_note_fetch_miss(struct soft_shadow *, gva_t gva);
 
 void shadow_flush(struct soft_shadow *, bool global_too);
 

@@ -274,20 +274,21 @@ static struct delivery exception_delivery(const struct soft_cpu *cpu, const stru
     };
 }
 
+/* More than any chain has that ends. A task gate whose task raises #DB as it is entered may raise it for ever, where a CPU hangs. */
+#define DELIVERIES 16
+
 /* Delivers an exception, then the one that its delivery raised, until one arrives or the CPU shuts down. */
 static int deliver_exceptions(struct soft_cpu *cpu, struct soft_exception e)
 {
-    for (;;) {
+    for (unsigned n = 0; n < DELIVERIES; n++) {
         struct delivery d = exception_delivery(cpu, &e);
 
         record_exception(cpu, &e);
         int result = deliver_once(cpu, &d);
         if (result != SOFT_FAULT)
             return result;
-        if (e.vector == EXC_DF) { /* whatever it was: SDM vol. 3 6.15, #DF */
-            cpu->exit->reason = VM_EXIT_SHUTDOWN;
-            return SOFT_EXIT;
-        }
+        if (e.vector == EXC_DF) /* whatever it was: SDM vol. 3 6.15, #DF */
+            break;
         if (is_double_fault(e.vector, cpu->exc.vector)) {
             if (cpu->exc.vector == EXC_PF)
                 cpu->cr2 = cpu->exc.cr2;
@@ -296,6 +297,8 @@ static int deliver_exceptions(struct soft_cpu *cpu, struct soft_exception e)
             e = cpu->exc;
         }
     }
+    cpu->exit->reason = VM_EXIT_SHUTDOWN;
+    return SOFT_EXIT;
 }
 
 /* INT n, INT3, INTO: what goes wrong belongs to the instruction. */

@@ -152,7 +152,7 @@ static int string_io(struct soft_cpu *cpu, const struct insn *insn, bool input)
         soft_gpr_write(cpu, GPR_RCX, false, insn->addrsize, cpu->gpr[GPR_RCX] - 1);
         if (!(cpu->gpr[GPR_RCX] & mask))
             return SOFT_OK;
-    } while (--left && !debugger_one_iteration(cpu) && !atomic_load_explicit(&cpu->attention, memory_order_relaxed));
+    } while (--left && !cpu->debug_hit && !debugger_one_iteration(cpu) && !atomic_load_explicit(&cpu->attention, memory_order_relaxed));
     cpu->next_rip = cpu->rip; /* goes on after pending interrupts */
     return SOFT_OK;
 }

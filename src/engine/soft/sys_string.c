@@ -90,7 +90,7 @@ static int string_end(const struct string_op *op)
 
 static bool interrupted(const struct string_op *op)
 {
-    return atomic_load_explicit(&op->cpu->attention, memory_order_relaxed) != 0 || debugger_one_iteration(op->cpu);
+    return atomic_load_explicit(&op->cpu->attention, memory_order_relaxed) != 0 || op->cpu->debug_hit || debugger_one_iteration(op->cpu);
 }
 
 /* How many of at most n elements, from the current one in the direction of travel, keep within a page and the segment. */
