@@ -176,8 +176,9 @@ static void decode_prefixes(struct insn *insn, const ZydisDecodedInstruction *z)
     }
     if (z->attributes & ZYDIS_ATTRIB_HAS_REX)
         insn->rex = insn->bytes[z->raw.rex.offset];
-    /* Outside 64-bit mode the prefix toggles; what counts is the width that comes out. */
-    if (insn->mode_bits != 64 && insn->unit == UNIT_GPR && z->operand_width == 16)
+    /* Outside 64-bit mode the prefix toggles; what counts is the width that comes out. For fences, CLFLUSH and MOVNTI it is another instruction's. */
+    bool no_width = insn->opcode_map == 1 && (insn->opcode == 0xae || insn->opcode == 0xc3);
+    if (insn->mode_bits != 64 && insn->unit == UNIT_GPR && z->operand_width == 16 && !no_width)
         insn->prefix66 = true;
 }
 

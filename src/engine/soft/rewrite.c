@@ -44,10 +44,42 @@ static void put_modrm(struct encoder *e, const struct fields *f)
         put(e, (uint8_t)((uint32_t)f->disp >> (8 * i)));
 }
 
+/* Outside 64-bit mode the immediate's bit 7 is no part of the register that it names (SDM vol. 2 VBLENDVPS). */
+static bool names_register(const struct insn *insn)
+{
+    return insn->mnemonic == ZYDIS_MNEMONIC_VBLENDVPS || insn->mnemonic == ZYDIS_MNEMONIC_VBLENDVPD ||
+           insn->mnemonic == ZYDIS_MNEMONIC_VPBLENDVB;
+}
+
 static void put_imm(struct encoder *e, const struct insn *insn)
 {
+    uint8_t mask = insn->mode_bits != 64 && names_register(insn) ? 0x7f : 0xff;
+
     for (unsigned i = 0; i < insn->imm_len; i++)
-        put(e, insn->bytes[insn->imm_off + i]);
+        put(e, insn->bytes[insn->imm_off + i] & mask);
+}
+
+/*
+ * Outside 64-bit mode W is ignored where it would make a general register 64 bits wide, and what is accessed in its place in memory (SDM vol. 2 2.2.1,
+ * and each instruction's table).
+ */
+static bool ignores_w(const struct insn *insn)
+{
+    if (insn->mode_bits == 64)
+        return false;
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (insn->op[i].kind == OPERAND_GPR)
+            return true;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTUSI2SS:
+    case ZYDIS_MNEMONIC_VCVTUSI2SD: return true;
+    default: return insn->unit == UNIT_GPR;
+    }
 }
 
 /* A byte register 4..7 means SPL..DIL only with a REX prefix, and AH..BH only without. */
@@ -115,6 +147,8 @@ static int rewrite_vex(struct encoder *e, const struct insn *insn, const struct 
 
     if (insn->mode_bits != 64)
         last |= 0x40; /* the fourth register bit is ignored outside 64-bit mode (SDM vol. 2 2.3.5.6) */
+    if (ignores_w(insn))
+        last &= 0x7f;
     if (insn->vvvv.gpr != REG_NONE)
         last = (last & 0x87) | ((~rw->map[insn->vvvv.gpr] & 0xf) << 3);
     put(e, 0xc4);
@@ -138,6 +172,8 @@ static int rewrite_evex(struct encoder *e, const struct insn *insn, const struct
         p1 |= 0x40;
         p2 |= 0x08;
     }
+    if (ignores_w(insn))
+        p1 &= 0x7f;
     if (insn->vvvv.gpr != REG_NONE)
         p1 = (p1 & 0x87) | ((~rw->map[insn->vvvv.gpr] & 0xf) << 3);
     p0 |= (f->reg & 8 ? 0 : 0x80) | (f->reg & 16 ? 0 : 0x10) | (f->base & 8 ? 0 : 0x20);

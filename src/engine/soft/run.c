@@ -356,6 +356,8 @@ static int handle_fault(struct soft_cpu *cpu)
     if (mark->string)
         trans_string_faulted(cpu);
     cpu->gpr[GPR_RSP] += (uint64_t)(int64_t)mark->sp_late;
+    if (b->mode & BLOCK_CODE32)
+        cpu->gpr[GPR_RSP] = (uint32_t)cpu->gpr[GPR_RSP];
     if (mark->flags_saved)
         cpu->rflags = (cpu->rflags & ~(uint64_t)FLAG_ARITH) | saved_flags(cpu);
     return step_at(cpu, mark->guest_off); /* raises what the CPU found, with the guest's registers */
