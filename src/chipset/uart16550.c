@@ -337,11 +337,16 @@ static void transmit(struct uart16550 *u, uint8_t byte)
     update_irq(u);
 }
 
-/* Called with the lock held, which it lets go of while the host takes bytes. */
+/*
+ * Called with the lock held, which it lets go of while the host takes bytes. What vCPUs add meanwhile waits for the next time, for which transmit()
+ * has asked, or else a guest could keep the event loop here.
+ */
 static void flush(struct uart16550 *u)
 {
-    while (u->out_count && !u->out_blocked) {
-        size_t len = MIN(u->out_count, UART_OUT_BYTES - u->out_head), taken = len;
+    size_t left = u->out_count;
+
+    while (left && !u->out_blocked) {
+        size_t len = MIN(left, UART_OUT_BYTES - u->out_head), taken = len;
 
         if (u->host.out) {
             pthread_mutex_unlock(&u->lock);
@@ -351,6 +356,7 @@ static void flush(struct uart16550 *u)
         BUG_ON(taken > len);
         u->out_head = (u->out_head + taken) % UART_OUT_BYTES;
         u->out_count -= taken;
+        left -= taken;
         u->out_blocked = taken < len;
     }
     settle_thre(u);

@@ -84,10 +84,13 @@ void blk_fini_requests(struct virtio_blk *blk)
 
 /* --- answers --- */
 
-/* A used entry says that the writable part was filled (2.7.8.2): so it is, from off to the status. */
-static void fill_rest(const struct virtq_chain *c, uint64_t off)
+/* Bytes that an answer without data zeroes. A driver may name the same memory again and again, so this is all, however much there is. */
+#define FILL_MAX KIB(64)
+
+/* A used entry says how much of the writable part was filled from its start on (2.7.8.2). From off on it is by zeros, mostly to the status: to where. */
+static uint64_t fill_rest(const struct virtq_chain *c, uint64_t off)
 {
-    uint64_t end = c->writable_len - 1, at = 0;
+    uint64_t end = MIN(c->writable_len - 1, off + FILL_MAX), at = 0;
 
     for (unsigned i = c->readable; i < c->readable + c->writable && at < end; i++) {
         uint64_t len = MIN(c->iov[i].iov_len, end - at);
@@ -99,6 +102,16 @@ static void fill_rest(const struct virtq_chain *c, uint64_t off)
         }
         at += len;
     }
+    return end;
+}
+
+/* The status stands behind what the used entry says. */
+static void tell_of_status(const struct mem *mem, const struct virtq_chain *c)
+{
+    unsigned last = c->readable + c->writable - 1;
+
+    if (mem->code_changed)
+        mem->code_changed(mem->code_changed_opaque, c->gpas[last] + c->iov[last].iov_len - 1, 1);
 }
 
 /* Makes the used entry. filled: bytes of the answer before the status. */
@@ -106,9 +119,13 @@ static void answer(struct blk_request *r, uint8_t status, uint64_t filled)
 {
     struct virtio_blk *blk = r->blk;
 
-    fill_rest(&r->chain, filled);
+    uint64_t len = fill_rest(&r->chain, filled);
     virtq_write(&r->chain, r->chain.writable_len - 1, &status, 1);
-    virtq_push(&blk->dev.queues[r->queue], &r->chain, (uint32_t)r->chain.writable_len);
+    if (len == r->chain.writable_len - 1)
+        len++;
+    else
+        tell_of_status(blk->dev.queues[r->queue].mem, &r->chain);
+    virtq_push(&blk->dev.queues[r->queue], &r->chain, (uint32_t)len);
     blk->unpublished |= BIT(r->queue);
     blk->errors += status == VIRTIO_BLK_S_IOERR;
     put_request(r);

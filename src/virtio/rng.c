@@ -12,6 +12,7 @@
 #define QUEUE_SIZE 64
 
 /* At most this much per request: a device may give less than was asked for (virtio 1.2 5.4.6.1), and so it never works for long. */
+#define BATCH 64 /* requests at a time, however fast the driver adds some */
 #define REQUEST_MAX 4096U
 
 /*
@@ -74,12 +75,12 @@ static uint32_t fill(struct rng *rng, uint32_t bytes)
     return (uint32_t)virtq_write(&rng->chain, 0, buf, (size_t)got);
 }
 
-/* True when the queue is empty, false when a request waits for the timer, or nothing more can be done. */
-static bool serve(struct rng *rng)
+/* True when the queue is empty or no more are left in the batch, false when a request waits for the timer, or nothing more can be done. */
+static bool serve(struct rng *rng, unsigned *left)
 {
-    int rc;
+    int rc = 0;
 
-    while ((rc = virtio_pop(&rng->dev, 0, &rng->chain)) == 1) {
+    for (; *left > 0 && (rc = virtio_pop(&rng->dev, 0, &rng->chain)) == 1; --*left) {
         uint32_t bytes = request_bytes(rng);
         uint64_t later = bytes ? pay(rng, bytes) : 0;
 
@@ -94,21 +95,26 @@ static bool serve(struct rng *rng)
         virtq_push(&rng->dev.queues[0], &rng->chain, bytes);
         rng->bytes += bytes;
     }
-    return rc == 0;
+    return rc == 0 || !*left;
 }
 
 static void kick(struct virtio_device *dev, unsigned queue)
 {
     struct rng *rng = rng_of(dev);
-    bool empty;
+    unsigned left = BATCH;
+    bool more;
 
     if (rng->waiting)
         return; /* the timer will look */
     virtq_set_kicks(&dev->queues[queue], false);
     do {
-        empty = serve(rng);
+        more = serve(rng, &left);
         virtio_publish(dev, queue);
-    } while (empty && virtq_set_kicks(&dev->queues[queue], true));
+    } while (more && left && virtq_set_kicks(&dev->queues[queue], true));
+    if (!more || left)
+        return;
+    loop_timer_set(&rng->timer, 0); /* others have their turn first */
+    rng->waiting = true;
 }
 
 static void on_timer(struct loop_timer *timer)

@@ -130,6 +130,29 @@ static void the_ring_of_bytes_wraps_in_order(void **state)
     assert_int_equal(checked, written);
 }
 
+static size_t on_out_while_the_guest_writes(void *opaque, const uint8_t *data, size_t len)
+{
+    struct fixture *f = opaque;
+    size_t taken = on_out(f, data, len);
+
+    if (f->out_calls < 1000)
+        set(f, DATA, 'y');
+    return taken;
+}
+
+static void a_guest_that_goes_on_writing_holds_nobody_up(void **state)
+{
+    struct fixture *f = *state;
+
+    f->dev.host.out = on_out_while_the_guest_writes;
+    set(f, DATA, 'x');
+    uart16550_drain(&f->dev);
+    assert_int_equal(f->out_calls, 1);
+    f->dev.host.out = on_out;
+    assert_int_equal(uart16550_drain(&f->dev), 0);
+    assert_int_equal(f->out_len, 2);
+}
+
 static void drain_says_what_is_left(void **state)
 {
     struct fixture *f = *state;
@@ -412,6 +435,7 @@ int main(void)
         UART_TEST(a_host_that_takes_no_more_holds_the_guest_off),
         UART_TEST(bytes_that_are_written_without_room_are_lost_and_counted),
         UART_TEST(the_ring_of_bytes_wraps_in_order),
+        UART_TEST(a_guest_that_goes_on_writing_holds_nobody_up),
         UART_TEST(drain_says_what_is_left),
         UART_TEST(without_a_host_output_is_dropped),
         UART_TEST(clearing_the_transmitter_loses_nothing_that_counts_as_sent),

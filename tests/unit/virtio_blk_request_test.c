@@ -93,6 +93,32 @@ static void an_unknown_request_is_unsupported(void **state)
     assert_int_equal(f->fake->submissions, 0);
 }
 
+/* A driver may offer gigabytes of room for it. */
+static void an_answer_without_data_zeroes_no_more_than_it_says(void **state)
+{
+    struct virtio_blk_header header = {.type = 9};
+    const struct virtq_segment segs[] = {
+        {KIB(4) + AREA - 64, sizeof(header)}, {KIB(4) + 3 * AREA + KIB(256), KIB(80)}, {KIB(4) + AREA - 32, 1}};
+    struct fixture *f = *state;
+    uint8_t bytes[KIB(80)], status;
+    uint32_t len;
+
+    start_usual(f);
+    memset(bytes, 0x55, sizeof(bytes));
+    assert_int_equal(mem_write(&f->mem, segs[0].gpa, &header, sizeof(header)), 0);
+    assert_int_equal(mem_write(&f->mem, segs[1].gpa, bytes, sizeof(bytes)), 0);
+    int token = driver_add(&f->d[0], segs, 1, 2);
+    assert_true(token >= 0);
+    ring_bell(f, 0);
+    assert_int_equal(driver_take(&f->d[0], &len), token);
+    assert_int_equal(len, KIB(64));
+    assert_int_equal(mem_read(&f->mem, segs[1].gpa, bytes, sizeof(bytes)), 0);
+    assert_int_equal(bytes[len - 1], 0);
+    assert_int_equal(bytes[len], 0x55);
+    assert_int_equal(mem_read(&f->mem, segs[2].gpa, &status, 1), 0);
+    assert_int_equal(status, VIRTIO_BLK_S_UNSUPP);
+}
+
 static void what_leaves_the_disk_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -300,6 +326,7 @@ int main(void)
         TEST(the_serial_is_twenty_bytes_padded_with_zeros),
         TEST(a_flush_goes_to_the_backend_and_its_error_comes_back),
         TEST(an_unknown_request_is_unsupported),
+        TEST(an_answer_without_data_zeroes_no_more_than_it_says),
         TEST(what_leaves_the_disk_is_an_error),
         TEST(requests_are_of_whole_blocks),
         TEST(a_read_only_disk_refuses_writes),

@@ -41,6 +41,7 @@ struct fixture {
     struct virtio_device *dev;
     struct virtq_driver driver;
     unsigned interrupts;
+    unsigned greed; /* requests that the driver adds at once, one for each that comes back */
 };
 
 static bool on_interrupt(void *transport, int queue)
@@ -48,6 +49,13 @@ static bool on_interrupt(void *transport, int queue)
     struct fixture *f = transport;
 
     f->interrupts += queue == 0;
+    if (f->greed) {
+        uint32_t len;
+        f->greed--;
+        assert_true(driver_take(&f->driver, &len) >= 0);
+        assert_true(driver_request(&f->driver, NULL, 0, 16) >= 0);
+        driver_show(&f->driver);
+    }
     return false;
 }
 
@@ -134,6 +142,21 @@ static void expect_silence(struct fixture *f)
 }
 
 /* --- answers --- */
+
+static void a_driver_that_is_quick_has_its_turn_and_no_more(void **state)
+{
+    struct fixture *f = *state;
+
+    make_device(f, 0);
+    start(f, SPLIT);
+    f->greed = 1000;
+    request(f, 16);
+    assert_int_equal(host.calls, 64);
+    f->greed = 0;
+    fake_advance(1);
+    assert_int_equal(host.calls, 65);
+    assert_false(fake_timers_armed());
+}
 
 static void a_request_is_filled_with_bytes_that_are_not_those_of_another(void **state)
 {
@@ -438,6 +461,7 @@ static void bytes_and_waits_are_counted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_driver_that_is_quick_has_its_turn_and_no_more),
         TEST(a_request_is_filled_with_bytes_that_are_not_those_of_another),
         TEST(a_request_in_pieces_is_filled_throughout),
         TEST(a_huge_request_gets_a_page_and_the_rest_is_left_alone),
