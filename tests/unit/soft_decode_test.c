@@ -3,7 +3,7 @@
 
 #include "soft_fake.h"
 
-#define TIMES 1000000
+#define TIMES 300000
 #define INC_RBX 0xc3 /* the third byte behind 48 ff */
 #define JMP_RBX 0xe3
 

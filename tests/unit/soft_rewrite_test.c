@@ -63,7 +63,7 @@ static void check_modes(struct fake *f, const uint8_t *bytes, unsigned n)
 static void check_modrms(struct fake *f, uint8_t *bytes, unsigned n)
 {
     for (unsigned reg = 0; reg < 8; reg++)
-        for (unsigned rm = 0; rm < 8; rm += 3) {
+        for (unsigned rm = 0; rm < 8; rm += 5) {
             bytes[n] = (uint8_t)(reg << 3 | 7); /* [BX], [EDI], [RDI] */
             check_modes(f, bytes, n + 1);
             bytes[n] = (uint8_t)(0xc0 | reg << 3 | rm);
