@@ -1,2 +1,2 @@
-/* Loops of calls and returns, in 32-bit code. */
+/* Loops of calls, returns and jumps, in 32-bit code. */
 #include "endless_common.h"
